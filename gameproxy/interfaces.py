@@ -1,0 +1,174 @@
+"""The small interfaces through which the rooms reach each other; service.py joins them.
+
+Nothing here does anything: these are the words in which a session speaks with what surrounds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from gameproxy.messages import Auth
+from gameproxy.reasons import CloseReason
+
+Entropy = Callable[[int], bytes]
+"""Gives that many random bytes: ``os.urandom`` in production, a seeded stream in a simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a client comes from.
+
+    :param address: its IP alone, without port; ``::ffff:a.b.c.d`` already written as ``a.b.c.d``.
+    :param port: its TCP port.
+    :param secure: whether the connection to it is encrypted (TLS).
+    """
+
+    address: str
+    port: int
+    secure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsedTicket:
+    """A ticket that is good once.
+
+    :param jti: its unique id.
+    :param expires_at: seconds since the epoch until which ``jti`` must be remembered.
+    """
+
+    jti: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client has proved to be.
+
+    :param player: the player's name (NFC, 1 to 64 characters; of guests: ``guest:`` and such a name).
+    :param mechanism: ``ticket``, ``password`` or ``guest``.
+    :param game: the game that the credentials are bound to, or ``None``.
+    :param ticket: to be spent when a slot is taken, or ``None``.
+    """
+
+    player: str
+    mechanism: str
+    game: str | None = None
+    ticket: UsedTicket | None = None
+
+    @property
+    def is_guest(self) -> bool:
+        """Guests' names need not be unique; duplicates do not concern them."""
+        return self.mechanism == "guest"
+
+
+class Authenticator(Protocol):
+    """Finds out who a client is."""
+
+    def authenticate(self, request: Auth, peer: Peer) -> Deferred[Identity]:
+        """Check the credentials of an AUTH.
+
+        :return: fires with the identity; fails with :class:`~gameproxy.reasons.Refusal`. May be cancelled.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRequest:
+    """What a session asks the farm for.
+
+    :param session: the session's id, unique over all proxies.
+    :param game: the name of a game of this farm.
+    """
+
+    session: str
+    identity: Identity
+    game: str
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A session's place on a game server.
+
+    :param server: the game server's id.
+    :param host: where it listens: an IP or a host name.
+    :param port: its TCP port.
+    :param key: its 32-byte key for the handshake.
+    """
+
+    session: str
+    server: str
+    game: str
+    host: str
+    port: int
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """That a session waits for a slot, and how.
+
+    :param state: ``starting`` while a start of its game is under way, else ``queued``.
+    :param position: 1 is next.
+    """
+
+    state: str
+    position: int
+
+
+class AttemptFailed(Exception):
+    """A slot could not be used: its game server did not let the session in.
+
+    :param reason: what the session ends with when nothing else is left to try: ``SERVER_UNREACHABLE`` (the dial
+        failed), ``HANDSHAKE_FAILED``, or ``REFUSED``.
+    :param busy: the game server answered ``full`` or ``draining``: it is well, but has no room.
+    :param message: of REFUSED, for the client; else for the log.
+    """
+
+    def __init__(self, reason: CloseReason, message: str, busy: bool = False) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.busy = busy
+
+
+class Farm(Protocol):
+    """Where slots come from. Calls for one session take effect in the order in which they were made."""
+
+    def acquire(
+        self, request: SlotRequest, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        """Take a slot, or wait in the queue for one.
+
+        :param on_waiting: called when the session begins to wait and whenever its position or state changes.
+        :return: fires with the slot; fails with :class:`~gameproxy.reasons.Refusal` (``queue_full``,
+            ``queue_timeout``, ``no_server``, ``start_failed``, ``already_connected``, ``banned``, ``auth_failed``
+            for a ticket spent before, ``internal``). When cancelled it no longer calls back; what it had already
+            taken goes with :meth:`release`.
+        """
+        ...
+
+    def try_another(
+        self, slot: Slot, failure: AttemptFailed, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        """Give back a slot whose game server did not let the session in, and take another as :meth:`acquire` does.
+
+        :return: as of :meth:`acquire`; fails with the failure's own reason when nothing is left to try.
+        """
+        ...
+
+    def relaying(self, slot: Slot) -> None:
+        """The session relays from now on: its slot is no longer reserved but connected."""
+        ...
+
+    def release(self, session: str) -> None:
+        """The session is over: whatever it holds or waits for is given back. Doing it twice changes nothing."""
+        ...
+
+    def ban(self, player: str, seconds: float, reason: str, actor: str) -> None:
+        """Ban a player for that many seconds from now, on all proxies of the farm."""
+        ...

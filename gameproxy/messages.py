@@ -1,0 +1,371 @@
+"""The proxy's own frames: their types, and the JSON in them (docs/protocol, "Frames of the proxy's own").
+
+Each body is one byte of type and then a payload. Encoders give a whole body, without the length field; decoders take
+the payload, without the type byte, and raise :class:`BadMessage` for anything that is not exactly what it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from json.decoder import scanstring  # type: ignore[attr-defined]  # not in typeshed; public since Python 2.6
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+OWN_FRAME_MAX: Final = 4096
+"""Largest body of a frame of the proxy's own before a session relays, in bytes."""
+RESERVED_BELOW: Final = 0x10
+"""Types below this one belong to the proxy, the others to the game."""
+PROPERTIES_MAX: Final = 512
+"""Most bytes of JSON that AUTH's ``properties`` may have, counted as sent."""
+
+
+class FrameType(IntEnum):
+    """First byte of a body of the proxy's own."""
+
+    AUTH = 0x01
+    WELCOME = 0x02
+    SETTINGS = 0x03
+    STATUS = 0x04
+    ERROR = 0x05
+    CLOSE = 0x06
+    CHALLENGE = 0x07
+    ADMIT = 0x08
+    ADMITTED = 0x09
+    REFUSED = 0x0A
+    KICK = 0x0B
+
+
+class BadMessage(Exception):
+    """A payload is not what its type says. The text names the fault, never what was sent."""
+
+
+class UnsupportedVersion(BadMessage):
+    """The message is of another version of the protocol."""
+
+
+def _unique(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadMessage("a key stands twice in an object")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise BadMessage("NaN and Infinity are no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def decode_object(payload: bytes) -> dict[str, object]:
+    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice.
+
+    :raises BadMessage: for anything else.
+    """
+    try:
+        value = _DECODER.decode(payload.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BadMessage("not JSON in UTF-8") from error
+    if not isinstance(value, dict):
+        raise BadMessage("not a JSON object")
+    return value
+
+
+def encode_object(value: dict[str, object]) -> bytes:
+    """Write a JSON object without white space, all beyond ASCII escaped."""
+    return _ENCODER.encode(value).encode("ascii")
+
+
+def _raw_member(payload: bytes, name: str) -> str:
+    """The text of a member of a JSON object as it was sent; ``payload`` is known to be such an object."""
+    text = payload.decode("utf-8")
+    white = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]  # not in typeshed
+    at = white(text, 0).end() + 1
+    while True:
+        key, at = scanstring(text, white(text, at).end() + 1, True)
+        start = white(text, white(text, at).end() + 1).end()
+        _, at = _DECODER.raw_decode(text, start)
+        if key == name:
+            return text[start:at]
+        at = white(text, at).end() + 1
+
+
+def _string(fields: dict[str, object], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise BadMessage(f"{name!r} must be a string")
+    return value
+
+
+def _optional_string(fields: dict[str, object], name: str) -> str | None:
+    return _string(fields, name) if name in fields else None
+
+
+def _check_version(fields: dict[str, object]) -> None:
+    version = fields.get("protocol")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BadMessage("'protocol' must be an integer")
+    if version != PROTOCOL_VERSION:
+        raise UnsupportedVersion(f"'protocol' must be {PROTOCOL_VERSION}")
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """AUTH: who the client says it is, and the proof.
+
+    :param mechanism: ``ticket``, ``password``, ``guest``, or what the client made up.
+    :param properties: for the game server, not looked at here.
+    """
+
+    mechanism: str
+    ticket: str | None = field(default=None, repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    name: str | None = None
+    game: str | None = None
+    properties: dict[str, object] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The body of this AUTH, as a client sends it."""
+        fields: dict[str, object] = {"protocol": PROTOCOL_VERSION, "mechanism": self.mechanism}
+        for name in ("ticket", "username", "password", "name", "game"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        if self.properties:
+            fields["properties"] = self.properties
+        return bytes([FrameType.AUTH]) + encode_object(fields)
+
+
+def decode_auth(payload: bytes) -> Auth:
+    """Read the payload of AUTH.
+
+    :raises UnsupportedVersion: it is of another version.
+    :raises BadMessage: it is no such JSON, a field has a wrong type, or ``properties`` are too large.
+    """
+    fields = decode_object(payload)
+    _check_version(fields)
+    properties = fields.get("properties", {})
+    if not isinstance(properties, dict):
+        raise BadMessage("'properties' must be an object")
+    if properties and len(_raw_member(payload, "properties").encode("utf-8")) > PROPERTIES_MAX:
+        raise BadMessage(f"'properties' may have {PROPERTIES_MAX} bytes")
+    return Auth(
+        mechanism=_string(fields, "mechanism"),
+        ticket=_optional_string(fields, "ticket"),
+        username=_optional_string(fields, "username"),
+        password=_optional_string(fields, "password"),
+        name=_optional_string(fields, "name"),
+        game=_optional_string(fields, "game"),
+        properties=properties,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """WELCOME: the session relays from here on."""
+
+    session: str
+    player: str
+    server: str
+    game: str
+
+    def encode(self) -> bytes:
+        """The body of this WELCOME."""
+        return bytes([FrameType.WELCOME]) + encode_object(
+            {
+                "session": self.session,
+                "player": self.player,
+                "server": self.server,
+                "game": self.game,
+            }
+        )
+
+
+def encode_status(state: str, position: int | None, message: str) -> bytes:
+    """The body of a STATUS. ``state`` is queued, starting or connecting; ``position`` 1 is next."""
+    fields: dict[str, object] = {"state": state}
+    if position is not None:
+        fields["position"] = position
+    fields["message"] = message
+    return bytes([FrameType.STATUS]) + encode_object(fields)
+
+
+def encode_error(code: str, message: str, retry_after: float | None = None) -> bytes:
+    """The body of an ERROR. ``retry_after`` is in seconds."""
+    fields: dict[str, object] = {"code": code, "message": message}
+    if retry_after is not None:
+        fields["retry_after"] = retry_after
+    return bytes([FrameType.ERROR]) + encode_object(fields)
+
+
+def encode_settings(settings: bytes) -> bytes:
+    """The body of a SETTINGS, whose payload is the game server's affair."""
+    return bytes([FrameType.SETTINGS]) + settings
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The payload of CLOSE, REFUSED and KICK: a code for programs and a message for people."""
+
+    code: str
+    message: str
+
+    def encode(self, type_: FrameType) -> bytes:
+        """The body of this notice as CLOSE or REFUSED."""
+        return bytes([type_]) + encode_object({"code": self.code, "message": self.message})
+
+
+def decode_notice(payload: bytes) -> Notice:
+    """Read the payload of CLOSE or REFUSED.
+
+    :raises BadMessage: it is not an object with ``code`` and ``message``.
+    """
+    fields = decode_object(payload)
+    return Notice(_string(fields, "code"), _string(fields, "message"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """KICK: a game server ends a session.
+
+    :param ban_for: seconds for which the player is banned too, or ``None``.
+    """
+
+    code: str
+    message: str
+    ban_for: float | None = None
+
+    def encode(self) -> bytes:
+        """The body of this KICK, as a game server sends it."""
+        fields: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.ban_for is not None:
+            fields["ban_for"] = self.ban_for
+        return bytes([FrameType.KICK]) + encode_object(fields)
+
+
+def decode_kick(payload: bytes) -> Kick:
+    """Read the payload of KICK.
+
+    :raises BadMessage: it is no such object, or ``ban_for`` is no positive number.
+    """
+    fields = decode_object(payload)
+    ban_for = fields.get("ban_for")
+    if ban_for is not None and (
+        isinstance(ban_for, bool)
+        or not isinstance(ban_for, int | float)
+        or not math.isfinite(ban_for)
+        or ban_for <= 0
+    ):
+        raise BadMessage("'ban_for' must be a positive number of seconds")
+    seconds = None if ban_for is None else float(ban_for)
+    return Kick(_string(fields, "code"), _string(fields, "message"), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """CHALLENGE: a game server says who it is, and gives the nonce that ADMIT must carry."""
+
+    server: str
+    nonce: str
+
+    def encode(self) -> bytes:
+        """The body of this CHALLENGE."""
+        return bytes([FrameType.CHALLENGE]) + encode_object(
+            {"protocol": PROTOCOL_VERSION, "server": self.server, "nonce": self.nonce}
+        )
+
+
+def decode_challenge(payload: bytes) -> Challenge:
+    """Read the payload of CHALLENGE.
+
+    :raises BadMessage: it is no such object, or of another version.
+    """
+    fields = decode_object(payload)
+    _check_version(fields)
+    return Challenge(_string(fields, "server"), _nonce(fields, "nonce"))
+
+
+def _nonce(fields: dict[str, object], name: str) -> str:
+    value = _string(fields, name)
+    if len(value) != 32 or not set(value) <= set("0123456789abcdef"):
+        raise BadMessage(f"{name!r} must be 16 bytes in lower-case hexadecimal")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The JSON of ADMIT: whom the proxy asks a game server to let in."""
+
+    session: str
+    player: str
+    address: str
+    game: str
+    server: str
+    nonce: str
+    proxy_nonce: str
+    properties: dict[str, object]
+
+    def to_json(self) -> bytes:
+        """The bytes that the MAC covers and that are sent."""
+        return encode_object(
+            {
+                "session": self.session,
+                "player": self.player,
+                "address": self.address,
+                "game": self.game,
+                "server": self.server,
+                "nonce": self.nonce,
+                "proxy_nonce": self.proxy_nonce,
+                "properties": self.properties,
+            }
+        )
+
+
+def decode_admit(payload: bytes) -> Admit:
+    """Read the JSON of ADMIT (what follows the MAC).
+
+    :raises BadMessage: it is no such object.
+    """
+    fields = decode_object(payload)
+    properties = fields.get("properties")
+    if not isinstance(properties, dict):
+        raise BadMessage("'properties' must be an object")
+    return Admit(
+        session=_string(fields, "session"),
+        player=_string(fields, "player"),
+        address=_string(fields, "address"),
+        game=_string(fields, "game"),
+        server=_string(fields, "server"),
+        nonce=_nonce(fields, "nonce"),
+        proxy_nonce=_nonce(fields, "proxy_nonce"),
+        properties=properties,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The JSON of ADMITTED: the game server lets the session in."""
+
+    session: str
+    proxy_nonce: str
+
+    def to_json(self) -> bytes:
+        """The bytes that the MAC covers and that are sent."""
+        return encode_object({"session": self.session, "proxy_nonce": self.proxy_nonce})
+
+
+def decode_admitted(payload: bytes) -> Admitted:
+    """Read the JSON of ADMITTED (what follows the MAC).
+
+    :raises BadMessage: it is no such object.
+    """
+    fields = decode_object(payload)
+    return Admitted(_string(fields, "session"), _nonce(fields, "proxy_nonce"))
