@@ -25,11 +25,15 @@ class Peer:
     :param address: its IP alone, without port; ``::ffff:a.b.c.d`` already written as ``a.b.c.d``.
     :param port: its TCP port.
     :param secure: whether the connection to it is encrypted (TLS).
+    :param local_address: the IP at which it reached the proxy.
+    :param local_port: the TCP port at which it reached the proxy.
     """
 
     address: str
     port: int
     secure: bool
+    local_address: str = ""
+    local_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ the payload, without the type byte, and raise :class:`BadMessage` for anything t
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -21,6 +20,8 @@ RESERVED_BELOW: Final = 0x10
 """Types below this one belong to the proxy, the others to the game."""
 PROPERTIES_MAX: Final = 512
 """Most bytes of JSON that AUTH's ``properties`` may have, counted as sent."""
+LONGEST_BAN: Final = 100 * 365 * 86400.0
+"""Most seconds that a KICK may ban for: a century; larger numbers are mistakes."""
 
 
 class FrameType(IntEnum):
@@ -257,16 +258,15 @@ def decode_kick(payload: bytes) -> Kick:
     :raises BadMessage: it is no such object, or ``ban_for`` is no positive number.
     """
     fields = decode_object(payload)
-    ban_for = fields.get("ban_for")
-    if ban_for is not None and (
-        isinstance(ban_for, bool)
-        or not isinstance(ban_for, int | float)
-        or not math.isfinite(ban_for)
-        or ban_for <= 0
-    ):
-        raise BadMessage("'ban_for' must be a positive number of seconds")
-    seconds = None if ban_for is None else float(ban_for)
+    seconds = _seconds(fields, "ban_for") if "ban_for" in fields else None
     return Kick(_string(fields, "code"), _string(fields, "message"), seconds)
+
+
+def _seconds(fields: dict[str, object], name: str) -> float:
+    value = fields[name]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_BAN:
+        return float(value)
+    raise BadMessage(f"{name!r} must be a number of seconds, more than 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,220 @@
+"""One connection of the proxy's, to a client or to a game server: who receives from it, and how it is ended.
+
+A :class:`Wire` is a Twisted protocol that passes what comes to whoever holds it at the moment, and knows the one thing
+that is easy to get wrong: ending a connection so that neither the last message nor the data before it is lost to a
+reset, while a peer that does not read, or does not stop sending, cannot keep it open.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+    ISSLTransport,
+    ISystemHandle,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+LINGER: Final = 1.0
+"""Seconds that a peer gets to take the end of a stream, or to close first."""
+DISCARD_MAX: Final = 65536
+"""Bytes that are read and thrown away from a peer that still sends when its connection is being ended."""
+_STALL_CHECKS: Final = 4
+"""How often progress is looked at within the time that a peer may go without any."""
+_TCP_INFO_ACKED: Final = struct.Struct("=120xQ")
+"""``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (since 4.1; linux/tcp.h)."""
+
+
+class Holder(Interface):
+    """Who receives what comes over a wire."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came, any number of them."""
+        ...
+
+    def stream_ended(self) -> None:
+        """Nothing comes any more: the peer ended its stream, or the connection broke. Called at most once."""
+        ...
+
+
+@implementer(IHalfCloseableProtocol)
+class Wire(Protocol):
+    """One TCP or TLS connection.
+
+    :param clock: for the deadlines of ending.
+    :ivar holder: receives what comes; set it before the connection is made, and at will later.
+    :ivar gone: fires with ``None`` when the connection exists no more.
+    :ivar ending: whether :meth:`end` or :meth:`abort` was called, or the connection is gone.
+    """
+
+    transport: ITransport
+    holder: Holder
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.gone: Deferred[None] = Deferred()
+        self.ending = False
+        self._peer_ended = False
+        self._discarded = 0
+        self._deadline: IDelayedCall | StallWatch | None = None
+
+    # What Twisted calls
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.ending:
+            self.holder.data_received(data)
+            return
+        self._discarded += len(data)
+        if self._discarded > DISCARD_MAX:
+            self.abort()
+
+    def readConnectionLost(self) -> None:
+        self._peer_ended = True
+        if self.ending:
+            self.transport.loseConnection()
+        else:
+            self.holder.stream_ended()
+
+    def writeConnectionLost(self) -> None:
+        """Our end of the stream is on its way: all that is left is the peer's."""
+        if self._peer_ended:
+            self.transport.loseConnection()
+        else:
+            self._set_deadline(self._clock.callLater(LINGER, self.transport.loseConnection))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        held = not self.ending and not self._peer_ended
+        self.ending = True
+        self._set_deadline(None)
+        if held:
+            self.holder.stream_ended()
+        self.gone.callback(None)
+
+    # What its holders call
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return bool(ISSLTransport.providedBy(self.transport))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the connection is being ended."""
+        if not self.ending:
+            self.transport.write(data)
+
+    def end(
+        self,
+        last_words: bytes = b"",
+        *,
+        peer_closes_first: bool = False,
+        stall_timeout: float | None = None,
+    ) -> None:
+        """End the connection: all that was written goes out, then ``last_words``, then the end of the stream; what
+        still comes is discarded for at most :data:`LINGER` seconds or :data:`DISCARD_MAX` bytes.
+
+        Doing it twice changes nothing.
+
+        :param peer_closes_first: give the peer :data:`LINGER` seconds to close before we do, so that the port waits
+            on its side.
+        :param stall_timeout: how many seconds a peer that takes nothing of what was written is waited for; ``None``:
+            all must be out within :data:`LINGER` seconds, progress or not.
+        """
+        if self.ending:
+            return
+        if last_words:
+            self.transport.write(last_words)
+        self.ending = True
+        # A connection whose reading was paused would not notice that its peer has closed.
+        self.transport.resumeProducing()  # type: ignore[attr-defined]  # ITransport is a push producer in TCP and TLS
+        if peer_closes_first and not self._peer_ended:
+            self._set_deadline(self._clock.callLater(LINGER, self._end_stream, stall_timeout))
+        else:
+            self._end_stream(stall_timeout)
+
+    def abort(self) -> None:
+        """End the connection at once; what was not sent yet is lost."""
+        self.ending = True
+        self._set_deadline(None)
+        self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport and ISSLTransport have it
+
+    def acknowledged(self) -> int:
+        """How many bytes the peer has taken since the connection was made, where the system tells (Linux), else 0."""
+        handle = self.transport.getHandle() if ISystemHandle.providedBy(self.transport) else None
+        if not isinstance(handle, socket.socket):
+            return 0
+        try:
+            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ACKED.size)
+        except (OSError, AttributeError):
+            return 0
+        acked: int = _TCP_INFO_ACKED.unpack(info)[0] if len(info) == _TCP_INFO_ACKED.size else 0
+        return acked
+
+    def _end_stream(self, stall_timeout: float | None) -> None:
+        if stall_timeout is None:
+            self._set_deadline(self._clock.callLater(LINGER, self.abort))
+        else:
+            self._set_deadline(StallWatch(self._clock, self, stall_timeout, self.abort))
+        if self._peer_ended or self.secure or not ITCPTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def _set_deadline(self, deadline: IDelayedCall | StallWatch | None) -> None:
+        before, self._deadline = self._deadline, deadline
+        if before is not None and before.active():
+            before.cancel()
+
+
+class StallWatch:
+    """Notices that a peer takes nothing for a time. Runs from its creation until it is cancelled or has called.
+
+    :param wire: the connection to the peer.
+    :param timeout: seconds without any progress.
+    :param stalled: called once, within a quarter of ``timeout`` after it has run out.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, wire: Wire, timeout: float, stalled: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._wire = wire
+        self._timeout = timeout
+        self._stalled = stalled
+        self._acknowledged = wire.acknowledged()
+        self._progress_at = clock.seconds()
+        self._call = clock.callLater(timeout / _STALL_CHECKS, self._look)
+
+    def active(self) -> bool:
+        """Whether it still watches."""
+        return self._call.active()
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._call.cancel()
+
+    def _look(self) -> None:
+        acknowledged = self._wire.acknowledged()
+        now = self._clock.seconds()
+        if acknowledged != self._acknowledged:
+            self._acknowledged = acknowledged
+            self._progress_at = now
+        if now - self._progress_at >= self._timeout:
+            self._stalled()
+        else:
+            self._call = self._clock.callLater(self._timeout / _STALL_CHECKS, self._look)
