@@ -75,8 +75,7 @@ function endWhenDone() {
 }
 
 // ---- what is received ----
-let welcomed = false;
-let leaving = false; // we sent CLOSE: none may come back
+let welcomed = false, leaving = false; // leaving: we sent CLOSE, and none may come back
 let told = null; // the code of the ERROR or CLOSE that came: nothing may follow it
 
 function wantStrings(value, ...names) {
