@@ -10,40 +10,55 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
-    Field,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
 
+from gameproxy.config_values import (
+    FROM_LIST,
+    NOT_OFFERED,
+    Command,
+    Count,
+    CountOrZero,
+    Database,
+    FilledText,
+    Host,
+    LimitMode,
+    Listeners,
+    Name,
+    Port,
+    Rate,
+    Relay,
+    Seconds,
+    Share,
+    Text,
+)
 from gameproxy.framing import FORMATS, FrameFormat
 
 Problem = tuple[str, str]
 """A place in the file, as a TOML path such as ``games[1].capacity``, and what is wrong there."""
 
 OWN_FRAMES_NEED: Final = 512
-"""Least ``max_frame`` with which the proxy's own frames fit, in bytes of body."""
-NOT_OFFERED: Final = "this version does not offer it"
+"""Bytes that a body must be able to have for the proxy's own frames to fit."""
 _SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol", "admin")
+_Place = tuple[str | int, ...]
 
 
 class ConfigError(Exception):
     """A configuration cannot be used.
 
-    :param problems: all that is wrong with it; a place is empty when the whole file is meant.
+    :param problems: all that is wrong with it. A place is empty when the whole file is meant.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -54,98 +69,21 @@ class ConfigError(Exception):
         return "\n".join(": ".join(filter(None, problem)) for problem in self.problems)
 
 
-def _name(value: str) -> str:
-    if not value.isprintable() or value != value.strip() or "/" in value or value[0] == ".":
-        raise ValueError(
-            "must be of printable characters, without '/', a dot or space before it or a space after it"
-        )
-    return value
-
-
-def _no_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not have a NUL character in it")
-    return value
-
-
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("must not be empty")
-    return value
-
-
-def _host(value: str) -> str:
-    if not value.isprintable() or any(character in " /" for character in value):
-        raise ValueError("must be an IP address or a host name")
-    return value
-
-
-def _offered_relay(value: str) -> str:
-    if value in ("epoll", "sockmap"):
-        raise ValueError(f"{NOT_OFFERED}; use 'auto' or 'transport'")
-    return value
-
-
-def _offered_mode(value: str) -> str:
-    if value != "off":
-        raise ValueError(f"{NOT_OFFERED}; use 'off'")
-    return value
-
-
-_PORT_OF_LISTENER = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?![^:])")
-
-
-def _listener(value: str) -> str:
-    if value.startswith("haproxy:"):
-        raise ValueError(f"[proxy_protocol]: {NOT_OFFERED}")
-    port = _PORT_OF_LISTENER.match(value)
-    if port and not 0 <= int(port[1]) <= 65535:
-        raise ValueError("must have a port from 0 to 65535")
-    return value
-
-
-_DATABASE = re.compile(r"sqlite:///([^\0?#]*[^\0?#/])")
-
-
-def _database(value: str) -> str:
-    match = _DATABASE.fullmatch(value)
-    if match is None or match[1] == ":memory:":
-        raise ValueError("must be 'sqlite:///relative/path' or 'sqlite:////absolute/path'")
-    return value
-
-
-Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_name)]
-Text = Annotated[str, AfterValidator(_no_nul)]
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-CountOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
-Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Amount = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
-# Strict models take no list for a tuple, but TOML has only lists: tuples alone are lax, their items strict.
-_FROM_LIST = Field(strict=False)
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class ProxyConfig(_Section):
-    """``[proxy]``: where clients connect, where the farm's database and secret are, and the bounds of this proxy."""
+    """``[proxy]``: where clients connect, where the farm's database and secret are, and this proxy's bounds."""
 
-    listen: Annotated[
-        tuple[Annotated[str, AfterValidator(_listener)], ...],
-        _FROM_LIST,
-        AfterValidator(_not_empty),
-    ] = ("tcp:7777",)
-    database: Annotated[str, AfterValidator(_database)] = "sqlite:///farm.db"
-    secret_file: FileName = "farm.secret"  # noqa: S105 - the name of a file
+    listen: Listeners = ("tcp:7777",)
+    database: Database = "sqlite:///farm.db"
+    secret_file: FilledText = "farm.secret"  # noqa: S105 - the name of a file
     max_sessions: Count = 9000
     max_unauthenticated: Count = 1000
     drain_grace: Seconds = 30.0
     stall_timeout: Seconds = 30.0
-    relay: Annotated[
-        Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)
-    ] = "auto"
+    relay: Relay = "auto"
     sockmap_after: Seconds = 2.0
 
 
@@ -162,21 +100,25 @@ class FramingConfig(_Section):
 
     @field_validator("format")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _is_known(cls, value: str) -> str:
         if value not in FORMATS:
             raise ValueError("must be one of " + ", ".join(FORMATS))
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> FramingConfig:
-        _ = self.frame_format
+    def _is_possible(self) -> FramingConfig:
+        try:
+            _ = self.frame_format
+        except ValueError as error:
+            name, _, message = str(error).partition(" ")
+            raise _invalid([((name,), message)]) from error
         return self
 
     @property
     def frame_format(self) -> FrameFormat:
         """The format that these keys describe."""
-        overrides = self.model_dump(exclude={"format"}, exclude_none=True)
-        return replace(FORMATS[self.format], **overrides)
+        own = self.model_dump(exclude={"format"}, exclude_none=True)
+        return replace(FORMATS[self.format], **own)
 
 
 class DialectConfig(_Section):
@@ -194,16 +136,16 @@ class DialectConfig(_Section):
 
     @property
     def has_own_frames(self) -> bool:
-        """Whether frames of the proxy's own are ever on a wire."""
+        """Whether frames of the proxy's own are on a wire."""
         return self.client != "plain" or self.admission == "handshake"
 
 
 class TicketKeyConfig(_Section):
     """One of ``auth.ticket_keys``: whose tickets are believed."""
 
-    id: FileName
+    id: FilledText
     algorithm: Literal["HS256", "EdDSA", "ES256"]
-    file: FileName
+    file: FilledText
 
 
 class AuthConfig(_Section):
@@ -215,34 +157,34 @@ class AuthConfig(_Section):
     password_file: Text = ""
     password_without_tls: bool = False
     ticket_lifetime: Seconds = 300.0
-    ticket_keys: Annotated[tuple[TicketKeyConfig, ...], _FROM_LIST] = ()
+    ticket_keys: Annotated[tuple[TicketKeyConfig, ...], FROM_LIST] = ()
 
 
 class SelectionConfig(_Section):
     """``[selection]``: which game server a session gets, and how long it waits for one."""
 
     strategy: Literal["packed", "least_connections", "random"] = "packed"
-    max_load: Annotated[float, Field(gt=0, le=1)] = 1.0
-    queue_size: CountOrNone = 1000
+    max_load: Share = 1.0
+    queue_size: CountOrZero = 1000
     queue_timeout: Seconds = 60.0
     attempts: Count = 3
     connect_timeout: Seconds = 2.0
     handshake_timeout: Seconds = 5.0
 
 
-class IdleLimitConfig(_Section):
-    """``[limits.idle_seconds]``: ``rate`` is in seconds."""
-
-    mode: Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)] = "off"
-    rate: Seconds | None = None
-
-
 class LimitConfig(_Section):
-    """One of the other ``[limits.NAME]``: ``rate`` is what lasts, ``burst`` what may come at once."""
+    """One of ``[limits.NAME]``: ``rate`` is what may go on for ever, ``burst`` what may come at once."""
 
-    mode: Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)] = "off"
-    rate: Amount | None = None
-    burst: Amount | None = None
+    mode: LimitMode = "off"
+    rate: Rate | None = None
+    burst: Rate | None = None
+
+
+class IdleLimitConfig(_Section):
+    """``[limits.idle_seconds]``: ``rate`` is the seconds."""
+
+    mode: LimitMode = "off"
+    rate: Seconds | None = None
 
 
 class LimitsConfig(_Section):
@@ -259,25 +201,18 @@ class GameConfig(_Section):
     """One of ``[[games]]``: a game whose game servers the proxy starts."""
 
     name: Name
-    command: Annotated[tuple[Text, ...], _FROM_LIST]
+    command: Command
     capacity: Count
-    min_ready: CountOrNone = 0
+    min_ready: CountOrZero = 0
     max_servers: Count
     start_timeout: Seconds = 60.0
     start_attempts: Count = 2
     stop_when_idle: Seconds = 600.0
     stop_grace: Seconds = 30.0
 
-    @field_validator("command")
-    @classmethod
-    def _names_a_program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or not value[0]:
-            raise ValueError("must name a program first")
-        return value
-
     @field_validator("max_servers")
     @classmethod
-    def _enough_servers(cls, value: int, info: ValidationInfo) -> int:
+    def _are_enough(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("min_ready", 0):
             raise ValueError("must be min_ready or more")
         return value
@@ -288,8 +223,8 @@ class ServerConfig(_Section):
 
     id: Name
     game: Name
-    host: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_host)]
-    port: Annotated[int, Field(ge=1, le=65535)]
+    host: Host
+    port: Port
     capacity: Count
     key_file: Text = ""
 
@@ -306,40 +241,22 @@ class Config(_Section):
     auth: AuthConfig = AuthConfig()
     selection: SelectionConfig = SelectionConfig()
     limits: LimitsConfig = LimitsConfig()
-    games: Annotated[tuple[GameConfig, ...], _FROM_LIST] = ()
-    servers: Annotated[tuple[ServerConfig, ...], _FROM_LIST] = ()
+    games: Annotated[tuple[GameConfig, ...], FROM_LIST] = ()
+    servers: Annotated[tuple[ServerConfig, ...], FROM_LIST] = ()
     folder: Path = Path()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        problems = [
-            *_duplicates(("auth", "ticket_keys"), "id", [key.id for key in self.auth.ticket_keys]),
-            *_duplicates(("games",), "name", [game.name for game in self.games]),
-            *_duplicates(("servers",), "id", [server.id for server in self.servers]),
-        ]
-        if self.dialect.has_own_frames and self.framing.frame_format.max_frame < OWN_FRAMES_NEED:
-            problems.append(
-                (
-                    ("framing", "max_frame"),
-                    f"must be {OWN_FRAMES_NEED} or more: the proxy's own frames have to fit",
-                )
-            )
+        found = list(_duplicates(self.model_dump()))
+        if self.dialect.has_own_frames and self.framing.frame_format.largest < OWN_FRAMES_NEED:
+            place = ("framing", "max_frame")
+            message = f"a body of {OWN_FRAMES_NEED} bytes must fit, for the proxy's own frames"
+            found.append((place, message))
         if self.dialect.client == "plain" and len(self.game_names) > 1:
-            problems.append(
-                (("dialect", "client"), "plain clients cannot name a game: there must be only one")
-            )
-        if problems:
-            raise ValidationError.from_exception_data(
-                "Config",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("disagreement", "{message}", {"message": message}),
-                        loc=place,
-                        input=None,
-                    )
-                    for place, message in problems
-                ],
-            )
+            place = ("dialect", "client")
+            found.append((place, "plain clients cannot name a game: there may be only one"))
+        if found:
+            raise _invalid(found)
         return self
 
     def resolve(self, name: str) -> Path:
@@ -348,8 +265,13 @@ class Config(_Section):
 
     @property
     def database_path(self) -> Path:
-        """Where the farm's SQLite database is."""
+        """Where the farm's SQLite database is; absolute."""
         return self.resolve(self.proxy.database.removeprefix("sqlite:///"))
+
+    @property
+    def secret_path(self) -> Path:
+        """Where the farm's secret is; absolute."""
+        return self.resolve(self.proxy.secret_file)
 
     @property
     def game_names(self) -> tuple[str, ...]:
@@ -358,17 +280,103 @@ class Config(_Section):
         return tuple(dict.fromkeys(names))
 
 
-_Place = tuple[str | int, ...]
+def load(path: str | Path) -> Config:
+    """Read a configuration to run a proxy with.
+
+    :raises ConfigError: the file cannot be read or used, or names neither a game nor a game server.
+    """
+    file = Path(path).absolute()
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError([("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([("", f"is not UTF-8 at byte {error.start}")]) from error
+    return parse(text, file.parent, farm_needed=True)
 
 
-def _duplicates(place: _Place, key: str, values: Sequence[object]) -> Iterator[tuple[_Place, str]]:
-    first: dict[object, int] = {}
-    for index, value in enumerate(values):
-        if isinstance(value, str) and first.setdefault(value, index) != index:
-            yield (
-                (*place, index, key),
-                f"is the same as that of {_toml_path((*place, first[value]))}",
+def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config:
+    """Read a configuration from the text of its file.
+
+    :param folder: what relative paths are relative to.
+    :param farm_needed: whether it is an error to name neither a game nor a game server.
+    :raises ConfigError: with all that is wrong; after an error of syntax, that alone.
+    """
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([_syntax_problem(error)]) from error
+    problems: list[Problem] = []
+    for name in _SECTIONS_NOT_OFFERED:
+        if document.pop(name, None) is not None:
+            problems.append((name, NOT_OFFERED))
+    if document.pop("folder", None) is not None:
+        problems.append(("folder", _PLAINER["extra_forbidden"]))
+    if farm_needed and not document.get("games") and not document.get("servers"):
+        problems.append(("games", "there must be a game in [[games]] or a server in [[servers]]"))
+    try:
+        config = Config.model_validate({**document, "folder": Path(folder)})
+    except ValidationError as error:
+        problems += _located(error)
+        # Only valid sections are compared with one another; but all problems are told at once.
+        doubles = ((_toml_path(place), message) for place, message in _duplicates(document))
+        problems += [double for double in doubles if double not in problems]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _duplicates(document: Mapping[str, Any]) -> Iterator[tuple[_Place, str]]:
+    """Names that stand twice in a document that need not be valid otherwise."""
+    auth = document.get("auth")
+    ticket_keys = auth.get("ticket_keys") if isinstance(auth, Mapping) else None
+    lists: list[tuple[_Place, str, object]] = [
+        (("auth", "ticket_keys"), "id", ticket_keys),
+        (("games",), "name", document.get("games")),
+        (("servers",), "id", document.get("servers")),
+    ]
+    for place, key, entries in lists:
+        first: dict[str, int] = {}
+        for index, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+            name = entry.get(key) if isinstance(entry, Mapping) else None
+            if isinstance(name, str) and first.setdefault(name, index) != index:
+                message = f"is the same as that of {_toml_path((*place, first[name]))}"
+                yield (*place, index, key), message
+
+
+def _invalid(found: Iterable[tuple[_Place, str]]) -> ValidationError:
+    """What a validator raises to give each of several problems its place."""
+    return ValidationError.from_exception_data(
+        "Config",
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("gameproxy", "{message}", {"message": message}),
+                loc=place,
+                input=None,
             )
+            for place, message in found
+        ],
+    )
+
+
+_PLAINER: Final = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "tuple_type": "must be an array",
+    "model_type": "must be a table",
+}
+
+
+def _located(error: ValidationError) -> Iterator[Problem]:
+    for line in error.errors(include_url=False, include_input=False):
+        message = line["msg"].removeprefix("Value error, ")
+        message = re.sub(r"^\w+ should (be|have) ", r"must \1 ", message)
+        yield _toml_path(line["loc"]), _PLAINER.get(line["type"], message)
+
+
+def _syntax_problem(error: Exception) -> Problem:
+    text, _, place = str(error).rstrip(")").rpartition(" (at ")
+    return (place, f"not TOML: {text}") if text else ("", f"not TOML: {error}")
 
 
 def _toml_path(place: _Place) -> str:
@@ -380,102 +388,3 @@ def _toml_path(place: _Place) -> str:
             key = step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else json.dumps(step)
             path += f".{key}" if path else key
     return path
-
-
-def load(path: str | Path) -> Config:
-    """Read a configuration to run a proxy with.
-
-    :raises ConfigError: the file cannot be read or used; or it names neither a game nor a game server.
-    """
-    file = Path(path).absolute()
-    try:
-        text = file.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError([("", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([("", f"is not UTF-8, at byte {error.start}")]) from error
-    return parse(text, file.parent, farm_needed=True)
-
-
-def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config:
-    """Read a configuration from the text of its file.
-
-    :param folder: what relative paths are relative to.
-    :param farm_needed: whether it is an error to name neither a game nor a game server.
-    :raises ConfigError: with all that is wrong.
-    """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([_syntax_problem(error)]) from error
-    problems: list[Problem] = []
-    for name in _SECTIONS_NOT_OFFERED:
-        if document.pop(name, None) is not None:
-            problems.append((name, NOT_OFFERED))
-    if document.pop("folder", None) is not None:
-        problems.append(("folder", _UNKNOWN_KEY))
-    if farm_needed and not document.get("games") and not document.get("servers"):
-        problems.append(("games", "name a game in [[games]] or a game server in [[servers]]"))
-    try:
-        config = Config.model_validate({**document, "folder": Path(folder)})
-    except ValidationError as error:
-        problems += _located(error)
-        # A section that is wrong is not compared with others by the models, but all problems are to be told at once.
-        problems += [problem for problem in _duplicates_in(document) if problem not in problems]
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
-def _duplicates_in(document: Mapping[str, Any]) -> Iterator[Problem]:
-    auth = document.get("auth")
-    keys = auth.get("ticket_keys") if isinstance(auth, Mapping) else None
-    for place, key, entries in (
-        (("auth", "ticket_keys"), "id", keys),
-        (("games",), "name", document.get("games")),
-        (("servers",), "id", document.get("servers")),
-    ):
-        if isinstance(entries, list):
-            values = [entry.get(key) if isinstance(entry, Mapping) else None for entry in entries]
-            for where, message in _duplicates(place, key, values):
-                yield _toml_path(where), message
-
-
-def _syntax_problem(error: Exception) -> Problem:
-    text, _, place = str(error).rstrip(")").rpartition(" (at ")
-    return (place, f"not TOML: {text}") if text else ("", f"not TOML: {error}")
-
-
-_UNKNOWN_KEY = "unknown key"
-_PLAINER = {
-    "extra_forbidden": _UNKNOWN_KEY,
-    "missing": "is missing",
-    "tuple_type": "must be an array",
-    "model_type": "must be a table",
-}
-
-
-def _located(error: ValidationError) -> Iterator[Problem]:
-    for line in error.errors(include_url=False, include_input=False):
-        if line["type"] == "value_error":
-            message = str(line["ctx"]["error"])
-        elif line["type"] in _PLAINER:
-            message = _PLAINER[line["type"]]
-        else:
-            message = re.sub(r"^\w+ should (be|have) ", r"must \1 ", line["msg"])
-        yield _toml_path(line["loc"]), message
-
-
-def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
-    """The endpoint that one of ``proxy.listen`` describes; nothing listens yet.
-
-    :param reactor: what will listen.
-    :raises ValueError: Twisted knows no such endpoint, or a file that it needs is not there.
-    """
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    except OSError as error:
-        raise ValueError(f"names a file that cannot be read: {error.strerror}") from error
-    except (TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"is no endpoint that Twisted can listen on: {error}") from error
-    return endpoint
