@@ -109,6 +109,8 @@ def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoi
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except OSError as error:
         raise ValueError(f"names a file that cannot be read: {error.strerror}") from error
-    except (TypeError, IndexError, ValueError) as error:
+    except Exception as error:
+        # Parsers of endpoints are plugins, and each raises what it likes; Twisted's own TypeError, IndexError,
+        # ValueError and OpenSSL's errors.
         raise ValueError(f"is no endpoint to listen on: {error}") from error
     return endpoint

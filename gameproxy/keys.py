@@ -112,7 +112,7 @@ def _shared_key(data: bytes) -> bytes:
 def _read(path: Path) -> tuple[bytes, int]:
     """The content and mode of a regular file. Its mode is looked at when it is open already, so it is this file's."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - Path.open has no opener
+        with open(path, "rb", opener=_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise KeyFileError("is no regular file")
@@ -141,7 +141,7 @@ def _decode(data: bytes) -> bytes:
 def _make(path: Path, entropy: Entropy) -> None:
     """Write a new secret under a name of its own, then give it its real name unless another proxy was faster."""
     draft = path.with_name(f".{path.name}.{entropy(8).hex()}")
-    with open(draft, "xb", opener=_for_owner_alone) as file:  # noqa: PTH123 - Path.open has no opener
+    with open(draft, "xb", opener=_for_owner_alone) as file:
         file.write(entropy(KEY_BYTES).hex().encode("ascii") + b"\n")
         file.flush()
         os.fsync(file.fileno())
