@@ -1,0 +1,124 @@
+"""From AUTH to an identity, through twisted.cred."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.cred.credentials import ICredentials, UsernamePassword
+from twisted.cred.error import LoginFailed, Unauthorized, UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from gameproxy.auth.failures import PasswordFailures
+from gameproxy.auth.guests import Guest
+from gameproxy.auth.names import normalise_name
+from gameproxy.auth.realm import Attempt, IPlayer
+from gameproxy.auth.tickets import Ticket
+from gameproxy.interfaces import Identity, Peer
+from gameproxy.messages import Auth
+from gameproxy.reasons import CloseReason, Refusal
+
+RETRY_AFTER: Final = 5.0
+"""Seconds after which a client may try again when a checker broke."""
+QUIET: Final = 60.0
+"""Seconds in which no second broken login is logged: when a checker is broken, every client's login is."""
+PASSWORD_NEEDS_TLS: Final = "Passwords are taken over TLS only. Connect with TLS."  # noqa: S105  # no password
+
+
+class CredAuthenticator:
+    """An :class:`~gameproxy.interfaces.Authenticator` that asks a :class:`~twisted.cred.portal.Portal`.
+
+    A mechanism is on when the portal has a checker for its credentials. The rules of passwords (TLS, limited
+    failures) hold for every checker, whoever wrote it.
+
+    :param portal: of :func:`~gameproxy.auth.portal.build_portal`, or another whose realm gives an
+        :class:`~gameproxy.interfaces.Identity` for :class:`~gameproxy.auth.realm.IPlayer`.
+    :param password_without_tls: whether passwords are taken over connections that are not encrypted.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, portal: Portal, clock: IReactorTime, *, password_without_tls: bool = False
+    ) -> None:
+        self._portal = portal
+        self._clock = clock
+        self._password_without_tls = password_without_tls
+        self._failures = PasswordFailures(clock)
+        self._quiet_until = float("-inf")
+
+    def authenticate(self, request: Auth, peer: Peer) -> Deferred[Identity]:
+        """Check the credentials of an AUTH.
+
+        :return: fires with the identity; fails with :class:`~gameproxy.reasons.Refusal`: ``auth_failed``, or
+            ``internal`` or ``throttled`` with ``retry_after``. When cancelled it fails with
+            :class:`~twisted.internet.defer.CancelledError`, and what a checker still finds out is ignored.
+        """
+        return Deferred.fromCoroutine(self._authenticate(request, peer))
+
+    async def _authenticate(self, request: Auth, peer: Peer) -> Identity:
+        try:
+            return await self._identify(request, peer)
+        except (Refusal, CancelledError):
+            raise
+        except (Unauthorized, LoginFailed):
+            raise Refusal(CloseReason.AUTH_FAILED) from None
+        except Exception:
+            self._log_broken(request.mechanism)
+            raise Refusal(CloseReason.INTERNAL, retry_after=RETRY_AFTER) from None
+
+    async def _identify(self, request: Auth, peer: Peer) -> Identity:
+        attempt = Attempt(request.mechanism, peer)
+        if request.mechanism == "ticket" and request.ticket is not None:
+            return await self._login(Ticket(request.ticket), attempt)
+        if request.mechanism == "guest" and request.name is not None:
+            return await self._login(Guest(normalise_name(request.name)), attempt)
+        if (
+            request.mechanism == "password"
+            and request.username is not None
+            and request.password is not None
+        ):
+            return await self._login_with_password(request.username, request.password, attempt)
+        raise UnauthorizedLogin("unknown mechanism, or nothing for it")
+
+    async def _login_with_password(
+        self, username: str, password: str, attempt: Attempt
+    ) -> Identity:
+        if not (attempt.peer.secure or self._password_without_tls):
+            raise Refusal(CloseReason.AUTH_FAILED, PASSWORD_NEEDS_TLS)
+        name = normalise_name(username)
+        try:
+            credentials = UsernamePassword(name.encode("utf-8"), password.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise UnauthorizedLogin("surrogate characters in the password") from None
+        wait = self._failures.begin(name, attempt.peer.address)
+        if wait > 0:
+            raise Refusal(CloseReason.AUTH_FAILED, retry_after=wait)
+        try:
+            identity = await self._login(credentials, attempt)
+        except (Unauthorized, LoginFailed, CancelledError):
+            raise  # it counts as a failure; who left, too, had a guess checked
+        except Exception:
+            self._failures.take_back(name, attempt.peer.address)
+            raise
+        self._failures.take_back(name, attempt.peer.address)
+        return identity
+
+    async def _login(self, credentials: ICredentials, attempt: Attempt) -> Identity:
+        _, avatar, logout = await self._portal.login(credentials, attempt, IPlayer)
+        logout()  # the identity is all that is wanted: nobody stays attached to the realm
+        if not isinstance(avatar, Identity):
+            raise TypeError("the realm's avatar is no Identity")
+        return avatar
+
+    def _log_broken(self, mechanism: str) -> None:
+        now = self._clock.seconds()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            self._log.failure(
+                "a login by {mechanism} broke; more within {quiet} s are not logged",
+                mechanism=mechanism,
+                quiet=QUIET,
+            )
