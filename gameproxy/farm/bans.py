@@ -1,0 +1,90 @@
+"""Who is banned: the table of bans, read again only when it changes."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from twisted.logger import Logger
+
+
+class Bans:
+    """Looks players and addresses up in the bans, at a cost that does not grow with their number.
+
+    Used in the database's thread, within transactions.
+    """
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._players: dict[str, float] = {}
+        self._networks: dict[tuple[int, int], dict[int, float]] = {}
+
+    def forget(self) -> None:
+        """The database is another one: read all of it again."""
+        self._version = None
+
+    def banned_until(
+        self, cursor: sqlite3.Cursor, player: str | None, address: str, now: float
+    ) -> float | None:
+        """When the ban of a player or an address ends: seconds since the epoch, infinity for never.
+
+        :return: ``None`` when neither is banned now.
+        """
+        self._refresh(cursor)
+        ends = [self._players.get(player, 0.0)] if player is not None else []
+        number, bits = _number(address)
+        for (of_bits, prefix), networks in self._networks.items():
+            if of_bits == bits:
+                ends.append(networks.get(number >> (bits - prefix), 0.0))
+        end = max(ends, default=0.0)
+        return end if end > now else None
+
+    def version(self, cursor: sqlite3.Cursor) -> int:
+        """A number that changes whenever a ban does."""
+        row = cursor.execute("SELECT value FROM bans_version").fetchone()
+        return int(row[0])
+
+    def _refresh(self, cursor: sqlite3.Cursor) -> None:
+        version = self.version(cursor)
+        if version == self._version:
+            return
+        self._players.clear()
+        self._networks.clear()
+        for kind, subject, expires_at in cursor.execute(
+            "SELECT kind, subject, expires_at FROM bans ORDER BY kind, subject"
+        ):
+            until = float(expires_at) if isinstance(expires_at, int | float) else math.inf
+            if kind == "player":
+                self._players[subject] = until
+            elif kind == "address":
+                self._add_network(subject, until)
+        self._version = version
+
+    def _add_network(self, subject: object, until: float) -> None:
+        try:
+            network = ip_network(str(subject).strip(), strict=False)
+        except ValueError:
+            self._log.warn("a banned address is no IP or CIDR: {subject!r}", subject=subject)
+            return
+        bits, prefix = network.max_prefixlen, network.prefixlen
+        number = int(network.network_address)
+        mapped = getattr(network.network_address, "ipv4_mapped", None)
+        if mapped is not None and prefix >= 96:
+            bits, prefix, number = 32, prefix - 96, int(mapped)
+        networks = self._networks.setdefault((bits, prefix), {})
+        key = number >> (bits - prefix)
+        networks[key] = max(until, networks.get(key, 0.0))
+
+
+def _number(address: str) -> tuple[int, int]:
+    """An address as a number and its width in bits; width 0 for what is no IP, as a UNIX socket."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return 0, 0
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return int(parsed), parsed.max_prefixlen

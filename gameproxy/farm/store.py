@@ -1,0 +1,330 @@
+"""The farm's database: one SQLite file, one connection, and transactions that concurrent requests share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from twisted.enterprise import adbapi
+from twisted.internet import threads
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Cursor], T]
+"""What is done in a transaction. It runs in the database's thread: no reactor, no shared state."""
+
+REQUESTS_MAX: Final = 20_000
+"""Most requests that wait for a transaction; musts, which sessions bound, are not counted."""
+BATCH_MAX: Final = 500
+"""Most requests that share a transaction, so that other writers get their turn."""
+RETRY_AFTER: Final = 1.0
+"""Seconds from a failed transaction to the next, for what has to be written."""
+BUSY_TIMEOUT: Final = 5.0
+"""Seconds to wait for another writer of the same file."""
+
+_ALONE: Final = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+"""Result codes that are one operation's own fault; with all others the database is out of order."""
+
+
+class StoreError(Exception):
+    """The database cannot be used until somebody does what the message says."""
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be used now: locked, full, read-only, missing. It may be well again soon."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """An operation and who waits for it. A must has a name, for the log, and is tried until it is done."""
+
+    operation: Operation[Any]
+    writes: bool
+    must: str | None = None
+    result: Deferred[Any] = field(default_factory=Deferred)
+
+
+class FarmStore:
+    """The farm's database.
+
+    All requests go through one queue, in order, one transaction at a time; those that arrive while a transaction is
+    under way share the next one, each in a savepoint of its own: one that raises is undone, and fails, alone.
+
+    :param path: the SQLite file; made when missing, also when it is deleted or replaced later. ``:memory:`` is one
+        for this store alone.
+    :param reactor: provides IReactorTime, IReactorCore and IReactorFromThreads.
+    :param thread_pool: where SQLite is called, instead of the one thread of its own.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, reactor: Any, thread_pool: ThreadPool | None = None) -> None:
+        self.path = path
+        self._reactor = reactor
+        self._pool = adbapi.ConnectionPool(
+            "sqlite3",
+            path,
+            check_same_thread=False,
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT,
+            cp_min=1,
+            cp_max=1,
+            cp_noisy=False,
+            cp_openfun=self._opened,
+            cp_reactor=reactor,
+        )
+        if thread_pool is not None:
+            self._pool.threadpool = thread_pool
+        self.restore: Callable[[sqlite3.Cursor], None] = lambda cursor: None
+        """Called in the first transaction on a newly opened database, before all else: it puts in what must be there
+        and may be there already. A database that was deleted is filled again by it."""
+        self._waiting: deque[_Request] = deque()
+        self._requests = 0
+        self._running = False
+        self._retry: IDelayedCall | None = None
+        self._closed: Deferred[None] | None = None
+        self._incident: list[str] = []
+        # Below: the database thread's own.
+        self._identity: tuple[int, int] | None = None
+        self._restored = False
+
+    def write(self, operation: Operation[T]) -> Deferred[T]:
+        """Run an operation in a transaction that may write.
+
+        :return: fires with its result when it is committed; fails with what it raised, when nothing of it is left,
+            or with :class:`StoreUnavailable`.
+        """
+        return self._ask(_Request(operation, writes=True))
+
+    def read(self, operation: Operation[T]) -> Deferred[T]:
+        """Run an operation that only reads; else as :meth:`write`."""
+        return self._ask(_Request(operation, writes=False))
+
+    def must(self, operation: Operation[T], name: str) -> Deferred[T]:
+        """Run an operation that has to happen: it is tried, in its order, until the database takes it.
+
+        :param name: what it is, for the log.
+        :return: fires with its result; fails only with what the operation itself raises, which is logged too.
+        """
+        request = _Request(operation, writes=True, must=name)
+        self._enqueue(request)
+        return request.result
+
+    def close(self) -> Deferred[None]:
+        """Do what was asked for as far as the database takes it at once, and close it."""
+        if self._closed is None:
+            self._closed = Deferred()
+            self._pump()
+        return self._closed
+
+    # The queue, on the reactor's thread
+
+    def _ask(self, request: _Request) -> Deferred[Any]:
+        if self._closed is not None:
+            return fail(StoreUnavailable("the database is closed"))
+        if self._requests >= REQUESTS_MAX:
+            return fail(StoreUnavailable("too many requests wait for the database"))
+        self._requests += 1
+        self._enqueue(request)
+        return request.result
+
+    def _enqueue(self, request: _Request) -> None:
+        self._waiting.append(request)
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._running:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if not self._waiting:
+            self._finish_closing()
+            return
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+        self._requests -= sum(request.must is None for request in batch)
+        self._running = True
+        done = threads.deferToThreadPool(
+            self._reactor, self._pool.threadpool, self._transact, batch
+        )
+        done.addCallbacks(partial(self._succeeded, batch), partial(self._failed, batch))
+        done.addErrback(lambda failure: self._log.failure("farm database", failure))
+
+    def _succeeded(self, batch: Sequence[_Request], outcomes: list[Any]) -> None:
+        self._running = False
+        if self._incident:
+            self._log.info("the farm's database {path} works again", path=self.path)
+            self._incident.clear()
+        # The next transaction runs while this one's results are looked at.
+        self._pump()
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if request.must is not None and isinstance(outcome, Failure):
+                self._log.failure("{name} failed", outcome, name=request.must)
+            _fire(request.result, outcome)
+
+    def _failed(self, batch: Sequence[_Request], failure: Failure) -> None:
+        self._running = False
+        kind = failure.getErrorMessage()
+        if kind not in self._incident:
+            self._incident.append(kind)
+            self._log.error(
+                "the farm's database {path} cannot be used: {error}", path=self.path, error=kind
+            )
+        error: Exception = (
+            failure.value
+            if isinstance(failure.value, StoreError)
+            else StoreUnavailable(failure.getErrorMessage())
+        )
+        self._waiting.extendleft(r for r in reversed(batch) if r.must is not None)
+        if self._closed is not None:
+            self._waiting.clear()
+            self._finish_closing()
+        elif self._waiting:
+            self._retry = self._reactor.callLater(RETRY_AFTER, self._pump)
+        for request in batch:
+            if request.must is None:
+                request.result.errback(Failure(error))
+
+    def _finish_closing(self) -> None:
+        if self._closed is not None and not self._closed.called:
+            self._pool.close()
+            self._closed.callback(None)
+
+    # Transactions, in the database's thread
+
+    def _opened(self, connection: sqlite3.Connection) -> None:
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            self._identity = self._path_identity()
+        except BaseException:
+            connection.close()
+            raise
+        self._restored = False
+
+    def _path_identity(self) -> tuple[int, int] | None:
+        if self.path == ":memory:":
+            return None
+        try:
+            status = Path(self.path).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _transact(self, batch: Sequence[_Request]) -> list[Any]:
+        """Run a batch.
+
+        :return: for each request its result, or the Failure of what it raised.
+        :raises StoreError, sqlite3.Error, OSError: nothing of the batch has happened.
+        """
+        connection: sqlite3.Connection = self._pool.connect()
+        if self._path_identity() != self._identity:
+            self._pool.disconnect(connection)
+            connection = self._pool.connect()
+        cursor = connection.cursor()
+        writes = not self._restored or any(request.writes for request in batch)
+        try:
+            cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            upgrade(cursor)
+            if not self._restored:
+                self.restore(cursor)
+            outcomes = [_attempt(cursor, request.operation) for request in batch]
+            cursor.execute("COMMIT")
+        except BaseException:
+            # Closing undoes the transaction, and a fresh connection is what recovers from most troubles.
+            self._pool.disconnect(connection)
+            raise
+        self._restored = True
+        return outcomes
+
+
+def _attempt(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:
+    cursor.execute("SAVEPOINT request")
+    try:
+        result = operation(cursor)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and not _is_alone(error):
+            raise
+        failure = Failure()
+        failure.cleanFailure()
+        cursor.execute("ROLLBACK TO request")
+        cursor.execute("RELEASE request")
+        return failure
+    cursor.execute("RELEASE request")
+    return result
+
+
+def _is_alone(error: sqlite3.Error) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
+    return code & 0xFF in _ALONE
+
+
+def _fire(result: Deferred[Any], outcome: object) -> None:
+    if isinstance(outcome, Failure):
+        result.errback(outcome)
+    else:
+        result.callback(outcome)
+
+
+def upgrade(cursor: sqlite3.Cursor) -> None:
+    """Bring the schema up to date, in the transaction that is open.
+
+    :raises StoreError: the database is of a newer version of this program.
+    """
+    version = cast(int, cursor.execute("PRAGMA user_version").fetchone()[0])
+    if version == SCHEMA_VERSION:
+        return
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the database has version {version}, this gameproxy knows {SCHEMA_VERSION}: "
+            "install a newer gameproxy, or move the file away"
+        )
+    for number, script in _SCRIPTS:
+        if number > version:
+            for statement in _statements(script):
+                cursor.execute(statement)
+    cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _scripts() -> list[tuple[int, str]]:
+    files = (file for file in resources.files(__package__).joinpath("schema").iterdir())
+    return sorted(
+        (int(file.name.removesuffix(".sql")), file.read_text("utf-8"))
+        for file in files
+        if file.name.endswith(".sql")
+    )
+
+
+def _statements(script: str) -> list[str]:
+    """Its statements, one by one: executescript would commit what is open."""
+    statements = []
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            statements.append(statement)
+            statement = ""
+    return statements
+
+
+_SCRIPTS: Final = _scripts()
+SCHEMA_VERSION: Final = _SCRIPTS[-1][0]

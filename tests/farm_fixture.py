@@ -1,0 +1,163 @@
+"""A farm on a database of its own, under a clock: what the farm's unit tests share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.inline_threads import InlineReactor
+
+from gameproxy.config import Config, GameConfig
+from gameproxy.farm import FarmStore, GameFarm, ProcessName
+from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
+from gameproxy.reasons import Refusal
+
+
+def counting_entropy() -> Callable[[int], bytes]:
+    """Bytes that look different at each call and are the same in each run."""
+    count = 0
+
+    def entropy(size: int) -> bytes:
+        nonlocal count
+        count += 1
+        return count.to_bytes(size, "big")
+
+    return entropy
+
+
+class FakeProcesses:
+    """A process table that a test writes.
+
+    :ivar running: pid to start time.
+    :ivar signals: what was sent: pid, signal, whether to the group.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[int, str] = {1: "proxy"}
+        self.signals: list[tuple[int, int, bool]] = []
+
+    def me(self) -> ProcessName:
+        return self.name(1)
+
+    def name(self, pid: int) -> ProcessName:
+        return ProcessName(pid, self.running.get(pid), "here")
+
+    def is_gone(self, process: ProcessName) -> bool:
+        return process.place == "here" and self.running.get(process.pid) != process.started
+
+    def signal(self, process: ProcessName, number: int, group: bool = False) -> None:
+        if not self.is_gone(process):
+            self.signals.append((process.pid, number, group))
+
+
+class FakeStarter:
+    """Remembers what it was asked to start."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, str]] = []
+
+    def start(self, server: str, game: GameConfig) -> None:
+        self.started.append((server, game.name))
+
+
+class Client:
+    """A session at the farm: what it asked for and what it got."""
+
+    def __init__(self, farm: GameFarm, session: str, game: str, **identity: Any) -> None:
+        self.farm = farm
+        self.session = session
+        self.told: list[tuple[str, int]] = []
+        self.slots: list[Slot] = []
+        self.refusals: list[Refusal] = []
+        address = identity.pop("address", "192.0.2.1")
+        ticket = identity.pop("ticket", None)
+        player = identity.pop("player", session)
+        mechanism = identity.pop("mechanism", "ticket")
+        self.request = SlotRequest(
+            session,
+            Identity(player, mechanism, ticket=ticket and UsedTicket(ticket, 2e9)),
+            game,
+            Peer(address, 4000, False),
+        )
+        self.expect(farm.acquire(self.request, self.waiting))
+
+    def expect(self, result: Any) -> None:
+        self.result = result
+        result.addCallbacks(self.slots.append, lambda failure: self.refusals.append(failure.value))
+
+    def waiting(self, waiting: Waiting) -> None:
+        self.told.append((waiting.state, waiting.position))
+
+    @property
+    def server(self) -> str | None:
+        return self.slots[-1].server if self.slots else None
+
+    @property
+    def reason(self) -> str | None:
+        return str(self.refusals[-1].reason) if self.refusals else None
+
+
+class World:
+    """One database, one clock and any number of proxies.
+
+    :param path: the database.
+    :param sections: those of the configuration.
+    """
+
+    def __init__(self, path: Path, **sections: Any) -> None:
+        self.path = path
+        self.reactor = InlineReactor()
+        self.processes = FakeProcesses()
+        self.entropy = counting_entropy()
+        self.sections = sections
+        self.evicted: list[tuple[str, str]] = []
+        self.starter = FakeStarter()
+        self.count = 0
+
+    def proxy(self, **sections: Any) -> GameFarm:
+        """Another proxy of this farm, started."""
+        farm = GameFarm(
+            Config.model_validate({**self.sections, **sections}),
+            FarmStore(str(self.path), self.reactor, self.reactor.threads),  # type: ignore[arg-type]
+            self.starter,
+            self.processes,
+            self.reactor,
+            self.entropy,
+            lambda server: server.encode().ljust(32, b"\0")[:32],
+            lambda session, refusal: self.evicted.append((session, str(refusal.reason))),
+        )
+        started = farm.start()
+        self.reactor.settle()
+        assert started.called
+        return farm
+
+    def client(self, farm: GameFarm, game: str = "chess", **identity: Any) -> Client:
+        """A new session that asks for a slot; what can happen at once has happened."""
+        self.count += 1
+        client = Client(farm, f"s{self.count}", game, **identity)
+        self.reactor.settle()
+        return client
+
+    def sql(self, statement: str, *arguments: Any) -> list[Any]:
+        """As another process would write or read."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            return connection.execute(statement, arguments).fetchall()
+        finally:
+            connection.close()
+
+    def counts(self, server: str) -> tuple[int, int, int, int]:
+        """reserved, connections, connections_added, connections_removed."""
+        row = self.sql(
+            "SELECT reserved, connections, connections_added, connections_removed "
+            "FROM game_servers WHERE id = ?",
+            server,
+        )[0]
+        return tuple(row)  # type: ignore[return-value]
+
+
+def listed(server: str, capacity: int = 2, game: str = "chess") -> dict[str, Any]:
+    """One of ``[[servers]]``."""
+    return {"id": server, "game": game, "host": "127.0.0.1", "port": 4001, "capacity": capacity}

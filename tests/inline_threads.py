@@ -1,0 +1,93 @@
+"""A reactor for tests on which threads do not run: what is given to them is done at once, in order.
+
+With it all of the farm runs under a clock that the test turns, on a real SQLite database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+
+class InlineThreadPool:
+    """Takes the place of ``twisted.python.threadpool.ThreadPool``.
+
+    :ivar held: when true, work is kept until :meth:`run`.
+    """
+
+    def __init__(self) -> None:
+        self.held = False
+        self.work: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """There is nothing to start."""
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+    def callInThreadWithCallback(  # noqa: N802 - Twisted's name
+        self, on_result: Callable[[bool, Any], None], function: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        def work() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException:
+                on_result(False, Failure())
+            else:
+                on_result(True, result)
+
+        self.work.append(work)
+        if not self.held:
+            self.run()
+
+    def run(self) -> None:
+        """Do what was kept, and what comes meanwhile."""
+        while self.work:
+            self.work.pop(0)()
+
+
+class InlineReactor(Clock):
+    """A clock with as much of a reactor as adbapi and the farm need.
+
+    Results of threads come with :meth:`advance`, as from a real reactor: never inside the call that asked for them.
+
+    :ivar spawned: the arguments of each ``spawnProcess``.
+    """
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        super().__init__()
+        self.rightNow = now
+        self.threads = InlineThreadPool()
+        self.spawned: list[Any] = []
+
+    def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> object:  # noqa: N802
+        return self.callLater(0, function, *args, **kwargs)
+
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+        self.callLater(0, function, *args, **kwargs)
+
+    def addSystemEventTrigger(self, *args: Any, **kwargs: Any) -> object:  # noqa: N802
+        return object()
+
+    def removeSystemEventTrigger(self, trigger: object) -> None:  # noqa: N802
+        if hasattr(trigger, "cancel"):
+            trigger.cancel()
+
+    def getThreadPool(self) -> InlineThreadPool:  # noqa: N802
+        return self.threads
+
+    def settle(self) -> None:
+        """Let what is due now happen, however long the chain of causes."""
+        while any(call.getTime() <= self.seconds() for call in self.getDelayedCalls()):
+            self.advance(0)
+
+    def pass_time(self, seconds: float, step: float = 0.005) -> None:
+        """Turn the clock in small steps, so that each wait ends when it would."""
+        end = self.seconds() + seconds
+        self.settle()
+        while self.seconds() < end:
+            self.advance(min(step, end - self.seconds()))
+            self.settle()
