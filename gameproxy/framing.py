@@ -43,8 +43,8 @@ class Framer:
 
     def __init__(self, format: FrameFormat, max_body: int | None = None) -> None:
         self._format = format
-        self._max_body = format.max_frame if max_body is None else min(max_body, format.max_frame)
-        self._chunks: deque[bytes] = deque()  # none is empty
+        self._max_body = format.max_frame if max_body is None else max_body
+        self._chunks: deque[bytes] = deque()
         self._at = 0  # what comes before this in the first chunk is consumed
         self._pending = 0
         self._header: tuple[int, int] | None = None  # of the next frame: parsed, but not consumed
@@ -57,7 +57,7 @@ class Framer:
 
     def feed(self, data: bytes) -> None:
         """Add a chunk of the stream, of any size. After a bad frame nothing more is kept."""
-        if data and self._broken is None:
+        if self._broken is None:
             self._chunks.append(data)
             self._pending += len(data)
 
@@ -155,6 +155,17 @@ class Control:
     body: bytes = field(repr=False)
 
 
+def _is_collected(first: int, verdicts: Mapping[int, Verdict]) -> bool:
+    """Whether a frame of a reserved type is to be collected, and does not pass.
+
+    :raises FrameError: it may do neither.
+    """
+    verdict = verdicts.get(first)
+    if verdict is None:
+        raise FrameError(f"a frame of type 0x{first:02x}, which may not come here")
+    return verdict is Verdict.COLLECT
+
+
 class FrameScanner:
     """Watches a stream that is relayed, and says which of its bytes may pass.
 
@@ -162,9 +173,8 @@ class FrameScanner:
     at. The scan stops at a bad frame, of which nothing passes, and after a frame that is to be collected.
 
     :param verdicts: what to do with frames by their first byte, when that is below 0x10; those not named are bad
-        frames. Frames of other types and empty ones pass. ``None``: types are never looked at, all frames pass.
-    :param max_control: largest body of a frame that is collected, in bytes, when that is to be less than the format's
-        ``max_frame``. The attribute may be changed at any time.
+        frames. Frames of other types and empty ones pass. ``None``: types are never looked at, all frames pass. The
+        attribute may be changed between two scans, and holds for the frames whose first byte comes after that.
     """
 
     __slots__ = (
@@ -174,28 +184,21 @@ class FrameScanner:
         "_missing",
         "_parse",
         "_rest",
-        "_verdicts",
-        "max_control",
         "remaining",
         "size",
         "stopped",
+        "verdicts",
     )
 
-    def __init__(
-        self,
-        format: FrameFormat,
-        verdicts: Mapping[int, Verdict] | None,
-        max_control: int | None = None,
-    ) -> None:
-        self.max_control = format.max_frame if max_control is None else max_control
+    def __init__(self, format: FrameFormat, verdicts: Mapping[int, Verdict] | None) -> None:
         self.remaining = 0
         """Bytes of the body that is passing which are still to come."""
         self.size = 0
         """Bytes passed."""
         self.stopped: Control | FrameError | None = None
         """What stopped the scan, if anything did: nothing passes any more."""
+        self.verdicts = verdicts
         self._parse = format.parse
-        self._verdicts = verdicts
         self._begun = 0  # frames of which something has passed
         self._held = b""  # the start of a frame that cannot be judged yet
         self._collected = bytearray()  # the body of a frame being collected, so far
@@ -232,7 +235,7 @@ class FrameScanner:
         if self._held:
             data = self._held + data
             self._held = b""
-        parse, verdicts, begun = self._parse, self._verdicts, self._begun
+        parse, verdicts, begun = self._parse, self.verdicts, self._begun
         size = len(data)
         at = self.remaining  # where the next frame begins; beyond the chunk if a body goes on there
         try:
@@ -246,9 +249,7 @@ class FrameScanner:
                     if body_at == size:
                         break
                     first = data[body_at]
-                    if first < GAME_TYPES_FROM and self._is_collected(
-                        first, verdicts.get(first), length
-                    ):
+                    if first < GAME_TYPES_FROM and _is_collected(first, verdicts):
                         self._missing = length
                         self._collect(data, body_at)
                         break
@@ -282,19 +283,6 @@ class FrameScanner:
             raise RuntimeError("there is no collected frame to go on from")
         self.stopped = None
         return self.scan(self.take_rest())
-
-    def _is_collected(self, first: int, verdict: Verdict | None, length: int) -> bool:
-        """Whether a frame of a reserved type is to be collected rather than passed.
-
-        :raises FrameError: it is neither.
-        """
-        if verdict is None:
-            raise FrameError(f"a frame of type 0x{first:02x}, which may not come here")
-        if verdict is Verdict.PASS:
-            return False
-        if length > self.max_control:
-            raise bad_length(length, self.max_control)
-        return True
 
     def _collect(self, data: bytes | memoryview, at: int) -> None:
         """Add what stands from ``at`` on to the frame being collected; stop when it is complete."""
