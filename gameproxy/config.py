@@ -34,6 +34,7 @@ from gameproxy.config_values import (
     Database,
     FilledText,
     Host,
+    LengthBytes,
     LimitMode,
     Listeners,
     Name,
@@ -92,7 +93,7 @@ class FramingConfig(_Section):
 
     format: str = "int32"
     length_offset: int | None = None
-    length_bytes: Literal[1, 2, 3, 4, 8, "varint"] | None = None
+    length_bytes: LengthBytes | None = None
     byte_order: Literal["big", "little"] | None = None
     length_adjustment: int | None = None
     max_frame: int | None = None

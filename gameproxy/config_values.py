@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -65,6 +65,13 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _no_look_alike(value: object) -> object:
+    # Literals compare with ==, for which true and 1.0 are 1.
+    if isinstance(value, bool | float):
+        raise ValueError("must be an integer or 'varint'")
+    return value
+
+
 def _offered_relay(value: str) -> str:
     if value not in ("auto", "transport"):
         raise ValueError(f"{NOT_OFFERED}; use 'auto' or 'transport'")
@@ -96,6 +103,7 @@ Listeners = Annotated[
 Command = Annotated[tuple[Text, ...], FROM_LIST, AfterValidator(_command)]
 Database = Annotated[str, AfterValidator(_database)]
 Relay = Annotated[Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)]
+LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_look_alike)]
 LimitMode = Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)]
 
 

@@ -1,0 +1,232 @@
+"""What is refused in a configuration: every fault is told, with its place."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gameproxy.config import Config, ConfigError, Problem, parse
+from gameproxy.config_values import NOT_OFFERED
+
+GAME = '[[games]]\nname = "a"\ncommand = ["a"]\ncapacity = 1\nmax_servers = 1\n'
+SERVER = '[[servers]]\nid = "s"\ngame = "a"\nhost = "127.0.0.1"\nport = 1\ncapacity = 1\n'
+
+
+def problems_of(text: str) -> list[Problem]:
+    """All that is wrong with this configuration."""
+    try:
+        parse(text, "/etc")
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def places_of(text: str) -> list[str]:
+    """Where something is wrong with this configuration."""
+    return [place for place, _ in problems_of(text)]
+
+
+class Faults(SynchronousTestCase):
+    """Every fault has its place, and all are told at once."""
+
+    def test_all_at_once(self) -> None:
+        """One reading tells of all, in the file's terms."""
+        text = """
+            top = 1
+            folder = "/"
+            tls = {}
+            [proxy]
+            listen = [1, "tcp:70000", "tcp:7777"]
+            "odd key" = 1
+            [auth]
+            ticket_keys = [{ id = "k" }, { id = "k", algorithm = "none", file = "" }]
+            [limits.frames_per_minute]
+            [[games]]
+            name = "a"
+            command = "a"
+            capacity = 1
+            max_servers = 1
+            [[games]]
+            name = "a"
+            command = ["a"]
+            capacity = 0
+            max_servers = 1
+            [[servers]]
+            id = "s"
+            [[servers]]
+            id = "s"
+            game = "a"
+            host = "h"
+            port = 1
+            capacity = 1
+        """
+        same = "is the same as that of "
+        self.assertEqual(
+            sorted(problems_of(text)),
+            sorted(
+                [
+                    ("tls", NOT_OFFERED),
+                    ("folder", "unknown key"),
+                    ("top", "unknown key"),
+                    ("proxy.listen[0]", "must be a valid string"),
+                    ("proxy.listen[1]", "must have a port from 0 to 65535"),
+                    ('proxy."odd key"', "unknown key"),
+                    ("auth.ticket_keys[0].algorithm", "is missing"),
+                    ("auth.ticket_keys[0].file", "is missing"),
+                    ("auth.ticket_keys[1].algorithm", "must be 'HS256', 'EdDSA' or 'ES256'"),
+                    ("auth.ticket_keys[1].file", "must have at least 1 character"),
+                    ("auth.ticket_keys[1].id", same + "auth.ticket_keys[0]"),
+                    ("limits.frames_per_minute", "unknown key"),
+                    ("games[0].command", "must be an array"),
+                    ("games[1].capacity", "must be greater than or equal to 1"),
+                    ("games[1].name", same + "games[0]"),
+                    ("servers[0].game", "is missing"),
+                    ("servers[0].host", "is missing"),
+                    ("servers[0].port", "is missing"),
+                    ("servers[0].capacity", "is missing"),
+                    ("servers[1].id", same + "servers[0]"),
+                ]
+            ),
+        )
+
+    def test_as_text(self) -> None:
+        """The text of the error is a line for each; a place that is the whole file leaves no mark."""
+        error = ConfigError([("a.b", "is wrong"), ("", "is bad")])
+        self.assertEqual(str(error), "a.b: is wrong\nis bad")
+
+    def test_every_duplicate(self) -> None:
+        """Each duplicate is told once, and of which it is one, in a file without other faults too."""
+        three = GAME + GAME + GAME
+        message = "is the same as that of games[0]"
+        self.assertEqual(
+            problems_of(three), [("games[1].name", message), ("games[2].name", message)]
+        )
+
+    def test_wrong_shapes(self) -> None:
+        """A section, list or entry of another shape is told where it stands."""
+        for text, places in (
+            ("proxy = 1", ["proxy"]),
+            ("auth = 1\ngames = 2\nservers = [3]", ["auth", "games", "servers[0]"]),
+            ("[auth]\nticket_keys = 1", ["auth.ticket_keys"]),
+            ("dialect = 1", ["dialect"]),
+            ("[games]", ["games"]),
+        ):
+            self.assertEqual(places_of(text), places, text)
+
+    def test_types_are_strict(self) -> None:
+        """No value is turned into another type, but an integer does for seconds."""
+        for section, value in (
+            ("[proxy]\nmax_sessions", "true"),
+            ("[proxy]\nmax_sessions", "1.0"),
+            ("[proxy]\nmax_sessions", '"1"'),
+            ("[proxy]\ndrain_grace", "true"),
+            ("[proxy]\ndrain_grace", '"1"'),
+            ("[auth]\nguests", "1"),
+            ("[auth]\nguests", '"true"'),
+            ("[framing]\nlength_bytes", "true"),
+            ("[framing]\nlength_bytes", "4.0"),
+            ("[framing]\nmax_frame", "true"),
+        ):
+            key = section.replace("[", "").replace("]\n", ".")
+            self.assertEqual(places_of(f"{section} = {value}"), [key], value)
+        self.assertEqual(parse("[proxy]\ndrain_grace = 5", "/").proxy.drain_grace, 5.0)
+
+    def test_numbers(self) -> None:
+        """Numbers that cannot be are refused: of sections."""
+        for section, keys in {
+            "proxy": ("drain_grace", "stall_timeout", "sockmap_after"),
+            "auth": ("timeout", "ticket_lifetime"),
+            "selection": ("queue_timeout", "connect_timeout", "handshake_timeout", "max_load"),
+        }.items():
+            for key in keys:
+                for value in ("0", "-1.0", "inf", "-inf", "nan", "1e300"):
+                    text = f"[{section}]\n{key} = {value}\n"
+                    self.assertEqual(places_of(text), [f"{section}.{key}"], value)
+        for place in ("proxy.max_sessions", "proxy.max_unauthenticated", "selection.attempts"):
+            section, key = place.split(".")
+            for value in (0, -1, 1_000_001, 2**63):
+                self.assertEqual(places_of(f"[{section}]\n{key} = {value}\n"), [place], value)
+        self.assertEqual(places_of("[selection]\nqueue_size = -1"), ["selection.queue_size"])
+        self.assertEqual(places_of("[selection]\nmax_load = 1.01"), ["selection.max_load"])
+        self.assertEqual(problems_of("[selection]\nqueue_size = 0\nmax_load = 1"), [])
+
+    def test_numbers_of_games_and_servers(self) -> None:
+        """Numbers that cannot be are refused: of games and servers."""
+        for key in ("start_timeout", "stop_when_idle", "stop_grace", "start_attempts"):
+            self.assertEqual(places_of(f"{GAME}{key} = 0"), [f"games[0].{key}"])
+        self.assertEqual(places_of(GAME + "min_ready = -1"), ["games[0].min_ready"])
+        self.assertEqual(
+            problems_of(GAME + "min_ready = 2"),
+            [("games[0].max_servers", "must be min_ready or more")],
+        )
+        self.assertEqual(problems_of(GAME + "min_ready = 1"), [])
+        for key in ("capacity", "max_servers"):
+            text = GAME.replace(f"{key} = 1", f"{key} = 0")
+            self.assertEqual(places_of(text), [f"games[0].{key}"])
+        for port in (0, 65536):
+            text = SERVER.replace("port = 1", f"port = {port}")
+            self.assertEqual(places_of(text), ["servers[0].port"])
+
+    def test_names(self) -> None:
+        """Names that could be no part of a file name, hide on a screen or are empty are refused."""
+        for name in ("", "a/b", ".a", " a", "a ", "a\\u001b", "a\\u202e", "a\\n", "a" * 65):
+            text = GAME.replace('"a"', f'"{name}"', 1) + SERVER.replace('"s"', f'"{name}"')
+            self.assertEqual(places_of(text), ["games[0].name", "servers[0].id"], name)
+        self.assertEqual(problems_of(GAME.replace('"a"', '"Über 2.1"', 1)), [])
+
+    def test_hosts(self) -> None:
+        """A host is an address or a name, without port, brackets or spaces."""
+        for host in ("", "a b", "h:1", "[::1]", "a/b", "a\\u0000"):
+            text = SERVER.replace("127.0.0.1", host)
+            self.assertEqual(places_of(text), ["servers[0].host"], host)
+        for host in ("::1", "10.0.0.1", "games.example"):
+            self.assertEqual(problems_of(SERVER.replace("127.0.0.1", host)), [], host)
+
+    def test_commands(self) -> None:
+        """A command names a program; its arguments may be empty, but hold no NUL."""
+        for command in ("[]", '[""]', '["", "a"]', '["a\\u0000"]', "[1]", '"a"'):
+            text = GAME.replace('["a"]', command)
+            (place,) = places_of(text)
+            self.assertTrue(place.startswith("games[0].command"), place)
+        self.assertEqual(problems_of(GAME.replace('["a"]', '["a", ""]')), [])
+
+    def test_listen(self) -> None:
+        """A proxy listens somewhere, on ports that exist, and believes no PROXY header."""
+        for listen, place in (
+            ("[]", "proxy.listen"),
+            ('["tcp:65536"]', "proxy.listen[0]"),
+            ('["tcp:1", "ssl:port=-1:privateKey=a"]', "proxy.listen[1]"),
+            ('["haproxy:tcp:7777"]', "proxy.listen[0]"),
+        ):
+            self.assertEqual(places_of(f"[proxy]\nlisten = {listen}"), [place])
+        good = '[proxy]\nlisten = ["tcp:0", "tcp6:65535:interface=\\\\:\\\\:1", "unix:/tmp/70000"]'
+        self.assertEqual(problems_of(good), [])
+
+
+class NotOffered(SynchronousTestCase):
+    """What this version cannot do is an error: to ignore a limit would be to fail open."""
+
+    def test_sections(self) -> None:
+        """Sections that are defined elsewhere are refused, empty or not."""
+        for name in ("tls", "proxy_protocol", "admin"):
+            self.assertEqual(problems_of(f"[{name}]"), [(name, NOT_OFFERED)])
+            self.assertEqual(problems_of(f"[{name}]\na = 1"), [(name, NOT_OFFERED)])
+
+    def test_limits(self) -> None:
+        """A limit that would not be kept is refused; one that is off is not."""
+        for name in Config().limits.model_dump():
+            for mode in ("dry_run", "enforce"):
+                ((place, message),) = problems_of(f'[limits.{name}]\nmode = "{mode}"\nrate = 1')
+                self.assertEqual(place, f"limits.{name}.mode")
+                self.assertIn(NOT_OFFERED, message)
+            self.assertEqual(problems_of(f'[limits.{name}]\nmode = "off"\nrate = 1'), [])
+        self.assertEqual(
+            places_of("[limits.idle_seconds]\nburst = 1"), ["limits.idle_seconds.burst"]
+        )
+
+    def test_relays(self) -> None:
+        """Relays that are not there are refused; "auto" is the one that is."""
+        for relay in ("epoll", "sockmap"):
+            ((place, message),) = problems_of(f'[proxy]\nrelay = "{relay}"')
+            self.assertEqual(place, "proxy.relay")
+            self.assertIn(NOT_OFFERED, message)
+        self.assertEqual(problems_of('[proxy]\nrelay = "transport"'), [])
