@@ -5,14 +5,22 @@ Nothing here does anything: these are the words in which a session speaks with w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTCP, IReactorTime
 
-from gameproxy.messages import Auth
-from gameproxy.reasons import CloseReason
+from gameproxy.messages import Auth, Welcome
+from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.wire import Side
+
+
+class Reactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
+    """What the proxy needs of a reactor: connections, time, and addresses of host names."""
+
 
 Entropy = Callable[[int], bytes]
 """Gives that many random bytes: ``os.urandom`` in production, a seeded stream in a simulation."""
@@ -175,4 +183,161 @@ class Farm(Protocol):
 
     def ban(self, player: str, seconds: float, reason: str, actor: str) -> None:
         """Ban a player for that many seconds from now, on all proxies of the farm."""
+        ...
+
+
+class Client(Protocol):
+    """The client, as its session sees it.
+
+    :ivar gone: fires when the connection exists no more.
+    """
+
+    gone: Deferred[None]
+
+    def waiting(self, waiting: Waiting) -> None:
+        """Tell how it waits."""
+        ...
+
+    def connecting(self) -> None:
+        """Tell that it waits no more and is being connected."""
+        ...
+
+    def welcome(self, welcome: Welcome) -> None:
+        """Tell that it is in."""
+        ...
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell why it is not let in, and end the connection."""
+        ...
+
+    def leave(self) -> None:
+        """End the connection to a client that has ended its side."""
+        ...
+
+    def hand_over(self) -> Side:
+        """Give the connection up to a relay, with what the client has sent early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a game server is told of a session.
+
+    :param properties: what the client sent for the game server with AUTH: the text of a JSON object.
+    """
+
+    session: str
+    player: str
+    peer: Peer
+    properties: str
+
+
+class Attempt(ABC):
+    """One attempt to be admitted by a game server, and the connection that comes of it.
+
+    :ivar admitted: fires with the attempt itself; fails with :class:`AttemptFailed`, and then has ended itself.
+    :ivar gone: fires when no connection of it exists any more, or ever will.
+    """
+
+    admitted: Deferred[Attempt]
+    gone: Deferred[None]
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """End it, however far it has come. If :attr:`admitted` has not fired, it is cancelled."""
+
+    @abstractmethod
+    def hand_over(self) -> Side:
+        """Give the connection up to a relay, with what the game server has sent since it admitted the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has passed while relaying: whole frames, and bytes on the wire."""
+
+    client_frames: int = 0
+    client_bytes: int = 0
+    server_frames: int = 0
+    server_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a relay ended.
+
+    :param message: for people.
+    :param ban_for: seconds for which the game server wants the player banned, or ``None``.
+    """
+
+    reason: CloseReason
+    message: str
+    ban_for: float | None = None
+
+
+class Relay(ABC):
+    """What moves the frames of one session."""
+
+    @property
+    @abstractmethod
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin, with what both sides have sent early."""
+
+    @abstractmethod
+    def close(self, reason: CloseReason, message: str) -> None:
+        """End both sides, telling them why. Doing it twice changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What is known of a session when it is over; ``None`` where it did not come so far.
+
+    :param started_at: seconds since the epoch; so is ``ended_at``.
+    """
+
+    session: str
+    peer: Peer
+    reason: CloseReason
+    message: str
+    player: str | None
+    game: str | None
+    server: str | None
+    started_at: float
+    ended_at: float
+    traffic: Traffic
+
+
+class Surroundings(Protocol):
+    """What all sessions of a proxy share.
+
+    :ivar games: the names of the games here.
+    :ivar auth_timeout: seconds from the connection to a proven identity.
+    """
+
+    clock: IReactorTime
+    authenticator: Authenticator
+    farm: Farm
+    games: tuple[str, ...]
+    auth_timeout: float
+
+    def attempt(self, slot: Slot, introduction: Introduction) -> Attempt:
+        """Begin to connect a session to the game server of its slot."""
+        ...
+
+    def relay(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
+        """Make the relay between a client and the game server that has admitted it.
+
+        :param on_end: called once, when both connections are being ended.
+        """
+        ...
+
+    def identified(self, session: str) -> None:
+        """A session has proved who it is."""
+        ...
+
+    def ended(self, record: SessionRecord) -> None:
+        """A session is over, with nothing left of it. Called once for each."""
         ...

@@ -62,7 +62,8 @@ def _no_constant(name: str) -> object:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+_ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def decode_object(payload: bytes) -> dict[str, object]:
@@ -80,12 +81,15 @@ def decode_object(payload: bytes) -> dict[str, object]:
 
 
 def encode_object(value: dict[str, object]) -> bytes:
-    """Write a JSON object without white space, all beyond ASCII escaped."""
-    return _ENCODER.encode(value).encode("ascii")
+    """Write a JSON object in UTF-8, without white space."""
+    try:
+        return _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, which came escaped and can only go so
+        return _ASCII_ENCODER.encode(value).encode("ascii")
 
 
-def _raw_member(payload: bytes, name: str) -> str:
-    """The text of a member of a JSON object as it was sent; ``payload`` is known to be such an object."""
+def _raw_object(payload: bytes, name: str) -> str:
+    """The text, as it was sent, of a member that is an object itself; ``payload`` is known to be an object."""
     text = payload.decode("utf-8")
     white = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]  # not in typeshed
     at = white(text, 0).end() + 1
@@ -109,6 +113,17 @@ def _optional_string(fields: dict[str, object], name: str) -> str | None:
     return _string(fields, name) if name in fields else None
 
 
+def _properties(fields: dict[str, object], payload: bytes) -> str:
+    if not isinstance(fields.get("properties"), dict):
+        raise BadMessage("'properties' must be an object")
+    return _raw_object(payload, "properties")
+
+
+def _with_properties(fields: dict[str, object], properties: str) -> bytes:
+    """An object of some fields and, as last, properties that are JSON already: they go on as they came."""
+    return encode_object(fields)[:-1] + b',"properties":' + properties.encode("utf-8") + b"}"
+
+
 def _check_version(fields: dict[str, object]) -> None:
     version = fields.get("protocol")
     if not isinstance(version, int) or isinstance(version, bool):
@@ -122,7 +137,7 @@ class Auth:
     """AUTH: who the client says it is, and the proof.
 
     :param mechanism: ``ticket``, ``password``, ``guest``, or what the client made up.
-    :param properties: for the game server, not looked at here.
+    :param properties: for the game server: the text of a JSON object, as the client wrote it.
     """
 
     mechanism: str
@@ -131,7 +146,7 @@ class Auth:
     password: str | None = field(default=None, repr=False)
     name: str | None = None
     game: str | None = None
-    properties: dict[str, object] = field(default_factory=dict)
+    properties: str = "{}"
 
     def encode(self) -> bytes:
         """The body of this AUTH, as a client sends it."""
@@ -140,9 +155,7 @@ class Auth:
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
-        if self.properties:
-            fields["properties"] = self.properties
-        return bytes([FrameType.AUTH]) + encode_object(fields)
+        return bytes([FrameType.AUTH]) + _with_properties(fields, self.properties)
 
 
 def decode_auth(payload: bytes) -> Auth:
@@ -153,10 +166,8 @@ def decode_auth(payload: bytes) -> Auth:
     """
     fields = decode_object(payload)
     _check_version(fields)
-    properties = fields.get("properties", {})
-    if not isinstance(properties, dict):
-        raise BadMessage("'properties' must be an object")
-    if properties and len(_raw_member(payload, "properties").encode("utf-8")) > PROPERTIES_MAX:
+    properties = _properties(fields, payload) if "properties" in fields else "{}"
+    if len(properties.encode("utf-8")) > PROPERTIES_MAX:
         raise BadMessage(f"'properties' may have {PROPERTIES_MAX} bytes")
     return Auth(
         mechanism=_string(fields, "mechanism"),
@@ -302,7 +313,10 @@ def _nonce(fields: dict[str, object], name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The JSON of ADMIT: whom the proxy asks a game server to let in."""
+    """The JSON of ADMIT: whom the proxy asks a game server to let in.
+
+    :param properties: the text of a JSON object, as the client wrote it.
+    """
 
     session: str
     player: str
@@ -311,11 +325,11 @@ class Admit:
     server: str
     nonce: str
     proxy_nonce: str
-    properties: dict[str, object]
+    properties: str
 
     def to_json(self) -> bytes:
         """The bytes that the MAC covers and that are sent."""
-        return encode_object(
+        return _with_properties(
             {
                 "session": self.session,
                 "player": self.player,
@@ -324,8 +338,8 @@ class Admit:
                 "server": self.server,
                 "nonce": self.nonce,
                 "proxy_nonce": self.proxy_nonce,
-                "properties": self.properties,
-            }
+            },
+            self.properties,
         )
 
 
@@ -335,9 +349,6 @@ def decode_admit(payload: bytes) -> Admit:
     :raises BadMessage: it is no such object.
     """
     fields = decode_object(payload)
-    properties = fields.get("properties")
-    if not isinstance(properties, dict):
-        raise BadMessage("'properties' must be an object")
     return Admit(
         session=_string(fields, "session"),
         player=_string(fields, "player"),
@@ -346,7 +357,7 @@ def decode_admit(payload: bytes) -> Admit:
         server=_string(fields, "server"),
         nonce=_nonce(fields, "nonce"),
         proxy_nonce=_nonce(fields, "proxy_nonce"),
-        properties=properties,
+        properties=_properties(fields, payload),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from typing import Protocol as Interface
 
@@ -17,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IPushProducer,
     IReactorTime,
     ISSLTransport,
     ISystemHandle,
@@ -26,6 +28,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from gameproxy.framing import FrameScanner
 
 LINGER: Final = 1.0
 """Seconds that a peer gets to take the end of a stream, or to close first."""
@@ -38,7 +42,7 @@ _TCP_INFO_ACKED: Final = struct.Struct("=120xQ")
 
 
 class Holder(Interface):
-    """Who receives what comes over a wire."""
+    """Who receives what comes over a wire at the moment."""
 
     def data_received(self, data: bytes) -> None:
         """Bytes came, any number of them."""
@@ -54,7 +58,8 @@ class Wire(Protocol):
     """One TCP or TLS connection.
 
     :param clock: for the deadlines of ending.
-    :ivar holder: receives what comes; set it before the connection is made, and at will later.
+    :param connected: called with the wire when the connection is made; it must give the wire a holder.
+    :ivar holder: receives what comes; may be changed at any time.
     :ivar gone: fires with ``None`` when the connection exists no more.
     :ivar ending: whether :meth:`end` or :meth:`abort` was called, or the connection is gone.
     """
@@ -62,12 +67,14 @@ class Wire(Protocol):
     transport: ITransport
     holder: Holder
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, connected: Callable[[Wire], None]) -> None:
         self._clock = clock
+        self._connected = connected
         self.gone: Deferred[None] = Deferred()
         self.ending = False
         self._peer_ended = False
         self._discarded = 0
+        self._has_producer = False
         self._deadline: IDelayedCall | StallWatch | None = None
 
     # What Twisted calls
@@ -75,6 +82,7 @@ class Wire(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        self._connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         if not self.ending:
@@ -115,8 +123,26 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is being ended."""
-        if not self.ending:
+        if data and not self.ending:
             self.transport.write(data)
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """Say who is to pause while the peer does not read, in place of whoever was; ``None``: nobody."""
+        if self._has_producer:
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # TCP and TLS transports have it
+        self._has_producer = producer is not None
+        if producer is not None:
+            self.transport.registerProducer(producer, True)  # type: ignore[attr-defined]  # and this
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self.ending:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]  # and this
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.ending:
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # and this
 
     def end(
         self,
@@ -137,11 +163,11 @@ class Wire(Protocol):
         """
         if self.ending:
             return
-        if last_words:
-            self.transport.write(last_words)
+        self.set_producer(None)
+        self.write(last_words)
+        if not self._peer_ended:
+            self.resume()  # while reading is paused, nothing tells that the peer has closed
         self.ending = True
-        # A connection whose reading was paused would not notice that its peer has closed.
-        self.transport.resumeProducing()  # type: ignore[attr-defined]  # ITransport is a push producer in TCP and TLS
         if peer_closes_first and not self._peer_ended:
             self._set_deadline(self._clock.callLater(LINGER, self._end_stream, stall_timeout))
         else:
@@ -181,12 +207,26 @@ class Wire(Protocol):
             before.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One end of a session that is about to be relayed.
+
+    :param wire: the connection.
+    :param scanner: what has watched the stream that comes over it so far, and is to go on.
+    :param early: what the scanner has let pass, but nobody has passed on yet.
+    """
+
+    wire: Wire
+    scanner: FrameScanner
+    early: bytes
+
+
 class StallWatch:
     """Notices that a peer takes nothing for a time. Runs from its creation until it is cancelled or has called.
 
     :param wire: the connection to the peer.
     :param timeout: seconds without any progress.
-    :param stalled: called once, within a quarter of ``timeout`` after it has run out.
+    :param stalled: called once, at most a quarter of ``timeout`` late.
     """
 
     def __init__(
@@ -197,7 +237,7 @@ class StallWatch:
         self._timeout = timeout
         self._stalled = stalled
         self._acknowledged = wire.acknowledged()
-        self._progress_at = clock.seconds()
+        self._checks_left = _STALL_CHECKS
         self._call = clock.callLater(timeout / _STALL_CHECKS, self._look)
 
     def active(self) -> bool:
@@ -209,12 +249,10 @@ class StallWatch:
         self._call.cancel()
 
     def _look(self) -> None:
-        acknowledged = self._wire.acknowledged()
-        now = self._clock.seconds()
-        if acknowledged != self._acknowledged:
-            self._acknowledged = acknowledged
-            self._progress_at = now
-        if now - self._progress_at >= self._timeout:
+        before, self._acknowledged = self._acknowledged, self._wire.acknowledged()
+        # Looks are counted, not seconds: a wall clock that is set forward must not end anybody's session.
+        self._checks_left = _STALL_CHECKS if self._acknowledged != before else self._checks_left - 1
+        if self._checks_left == 0:
             self._stalled()
         else:
             self._call = self._clock.callLater(self._timeout / _STALL_CHECKS, self._look)

@@ -1,0 +1,222 @@
+"""The reference relay: frames move between any two Twisted transports.
+
+Bytes are passed on as they come, as far as the frame scanner allows; no frame is gathered. Each transport is the
+producer of the other, so that a reader that is slow stops the other side's writing, and nothing piles up here beyond
+what a transport buffers before it says stop (64 KiB) and one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from zope.interface import implementer
+
+from gameproxy.dialect import Dialect
+from gameproxy.framing import Control, FrameError
+from gameproxy.interfaces import Outcome, Relay, Traffic
+from gameproxy.messages import BadMessage, FrameType, decode_kick, decode_notice
+from gameproxy.reasons import ADVICE, CloseReason
+from gameproxy.wire import Side, StallWatch, Wire
+
+
+class TransportRelay(Relay):
+    """Relays between a client and a game server from :meth:`start` until either side ends; then it ends both.
+
+    :param stall_timeout: seconds for which a side may take nothing while more waits for it.
+    :param on_end: called once, with why. Both connections are being ended then.
+    """
+
+    def __init__(
+        self,
+        client: Side,
+        server: Side,
+        dialect: Dialect,
+        clock: IReactorTime,
+        stall_timeout: float,
+        on_end: Callable[[Outcome], None],
+    ) -> None:
+        self._dialect = dialect
+        self._stall_timeout = stall_timeout
+        self._on_end = on_end
+        self._ended = False
+        self._client = client.wire
+        self._server = server.wire
+        self._from_client = _Lane(self, client, server.wire, clock, stall_timeout)
+        self._from_server = _Lane(self, server, client.wire, clock, stall_timeout)
+
+    @property
+    def traffic(self) -> Traffic:
+        client, server = self._from_client.scanner, self._from_server.scanner
+        return Traffic(client.frames, client.size, server.frames, server.size)
+
+    def start(self) -> None:
+        self._from_client.scanner.verdicts = self._dialect.client_verdicts
+        self._from_server.scanner.verdicts = self._dialect.server_verdicts
+        self._from_client.connect()
+        self._from_server.connect()
+        for lane in (self._from_client, self._from_server):
+            if not self._ended:
+                lane.begin()
+
+    def close(self, reason: CloseReason, message: str) -> None:
+        last_words = self._dialect.close(reason, message)
+        self._finish(Outcome(reason, message), last_words, last_words)
+
+    # What the lanes call
+
+    def source_ended(self, lane: _Lane) -> None:
+        """A side ended its stream or broke; what it had sent has been passed on."""
+        self._side_lost(of_client=lane is self._from_client)
+
+    def sink_stalled(self, lane: _Lane) -> None:
+        """A side takes nothing of what is written to it."""
+        self._side_lost(of_client=lane is self._from_server)
+
+    def _side_lost(self, of_client: bool) -> None:
+        reason = CloseReason.CLIENT_LOST if of_client else CloseReason.SERVER_LOST
+        last_words = self._dialect.close(reason, ADVICE[reason])
+        to_client, to_server = (b"", last_words) if of_client else (last_words, b"")
+        self._finish(Outcome(reason, ADVICE[reason]), to_client, to_server)
+
+    def scan_stopped(self, lane: _Lane, stopped: Control | FrameError) -> None:
+        """A side sent a frame for the proxy, or a bad one."""
+        try:
+            if isinstance(stopped, FrameError):
+                raise stopped
+            if lane is self._from_client:
+                self._client_closes(stopped.body)
+            elif stopped.body[0] == FrameType.CLOSE:
+                self._server_closes(stopped.body)
+            else:
+                self._server_kicks(stopped.body)
+        except (FrameError, BadMessage) as error:
+            self.close(CloseReason.PROTOCOL_ERROR, _capital(error))
+
+    def _client_closes(self, body: bytes) -> None:
+        message = decode_notice(body[1:]).message
+        outcome = Outcome(CloseReason.LEFT, "The client left.")
+        self._finish(outcome, b"", self._dialect.close(CloseReason.LEFT, message))
+
+    def _server_closes(self, body: bytes) -> None:
+        code = decode_notice(body[1:]).code
+        try:
+            reason = CloseReason(code)
+        except ValueError:  # a word of the game's own: the client gets it, we count a leave
+            reason = CloseReason.LEFT
+        outcome = Outcome(reason, "The game server closed the session.")
+        self._finish(outcome, self._dialect.close_as_sent(body), b"", server_closes=True)
+
+    def _server_kicks(self, body: bytes) -> None:
+        kick = decode_kick(body[1:])
+        last_words = self._dialect.close(CloseReason.KICKED, kick.message)
+        outcome = Outcome(CloseReason.KICKED, kick.message, kick.ban_for)
+        self._finish(outcome, last_words, last_words)
+
+    def _finish(
+        self, outcome: Outcome, to_client: bytes, to_server: bytes, server_closes: bool = False
+    ) -> None:
+        """End both sides.
+
+        :param to_client: last words for the client, said only if its stream stands between two frames.
+        :param to_server: the same for the game server. Whoever gets CLOSE closes, and is given the time to.
+        :param server_closes: the game server has said that it closes.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        to_server = self._from_client.let_go(to_server)
+        to_client = self._from_server.let_go(to_client)
+        # Of a side that is lost, what is left is flushed for a moment only.
+        self._server.end(
+            to_server,
+            peer_closes_first=server_closes or bool(to_server),
+            stall_timeout=self._patience(outcome.reason is CloseReason.SERVER_LOST),
+        )
+        self._client.end(
+            to_client, stall_timeout=self._patience(outcome.reason is CloseReason.CLIENT_LOST)
+        )
+        self._on_end(outcome)
+
+    def _patience(self, lost: bool) -> float | None:
+        return None if lost else self._stall_timeout
+
+
+def _capital(error: Exception) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+@implementer(IPushProducer)
+class _Lane:
+    """One direction: holds the wire of its source, and is the producer of its sink."""
+
+    def __init__(
+        self,
+        relay: TransportRelay,
+        source: Side,
+        sink: Wire,
+        clock: IReactorTime,
+        stall_timeout: float,
+    ) -> None:
+        self._relay = relay
+        self._source = source.wire
+        self._early = source.early
+        self._sink = sink
+        self._clock = clock
+        self._stall_timeout = stall_timeout
+        self._stall_watch: StallWatch | None = None
+        self.scanner = source.scanner
+
+    def connect(self) -> None:
+        self._source.holder = self
+        self._sink.set_producer(self)
+
+    def begin(self) -> None:
+        early, self._early = self._early, b""
+        self._pass_on(early)
+
+    def let_go(self, last_words: bytes) -> bytes:
+        """Relay no more.
+
+        :return: the last words, if the sink's stream stands between two frames so that they can be said.
+        """
+        self._watch(False)
+        return last_words if self.scanner.between_frames else b""
+
+    # What the source's wire calls
+
+    def data_received(self, data: bytes) -> None:
+        self._pass_on(self.scanner.scan(data))
+
+    def stream_ended(self) -> None:
+        self._relay.source_ended(self)
+
+    # What the sink's transport calls
+
+    def pauseProducing(self) -> None:
+        self._source.pause()
+        self._watch(True)
+
+    def resumeProducing(self) -> None:
+        self._watch(False)
+        self._source.resume()
+
+    def stopProducing(self) -> None:
+        """The sink is gone; its own lane is told by its wire."""
+        self._watch(False)
+
+    def _watch(self, on: bool) -> None:
+        if self._stall_watch is not None and self._stall_watch.active():
+            self._stall_watch.cancel()
+        self._stall_watch = (
+            StallWatch(self._clock, self._sink, self._stall_timeout, self._stalled) if on else None
+        )
+
+    def _stalled(self) -> None:
+        self._relay.sink_stalled(self)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._sink.write(data)
+        if self.scanner.stopped is not None:
+            self._relay.scan_stopped(self, self.scanner.stopped)
