@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.checkers import (
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
@@ -62,7 +65,7 @@ def build_portal(
     """
     portal = Portal(PlayerRealm())
     for checker in extra_checkers:
-        _register(portal, checker)
+        _register(portal, _mended(checker))
     given = portal.listCredentialsInterfaces()
     if ticket_keys and ITicket not in given:
         portal.registerChecker(TicketChecker(ticket_keys, clock, auth.ticket_lifetime))
@@ -82,3 +85,17 @@ def _register(portal: Portal, checker: ICredentialsChecker) -> None:
         if interface in portal.checkers:
             raise ValueError(f"two checkers were given for {interface.__name__}")
     portal.registerChecker(checker, *interfaces)
+
+
+def _mended(checker: ICredentialsChecker) -> ICredentialsChecker:
+    """Twisted's plugin ``memory:`` keeps ``str`` where its own interface has bytes, so that it would let nobody in."""
+    if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
+        return checker
+    mended = InMemoryUsernamePasswordDatabaseDontUse()
+    for name, password in checker.users.items():
+        mended.addUser(_encoded(name), _encoded(password))
+    return mended
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8") if isinstance(text, str) else text
