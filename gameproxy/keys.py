@@ -141,11 +141,12 @@ def _decode(data: bytes) -> bytes:
 def _make(path: Path, entropy: Entropy) -> None:
     """Write a new secret under a name of its own, then give it its real name unless another proxy was faster."""
     draft = path.with_name(f".{path.name}.{entropy(8).hex()}")
-    with open(draft, "xb", opener=_for_owner_alone) as file:
-        file.write(entropy(KEY_BYTES).hex().encode("ascii") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    draft.touch(mode=0o600, exist_ok=False)
     try:
+        with draft.open("wb") as file:
+            file.write(entropy(KEY_BYTES).hex().encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
         path.hardlink_to(draft)
     except FileExistsError:
         _log.info("Another proxy made {path}", path=str(path))
@@ -156,7 +157,3 @@ def _make(path: Path, entropy: Entropy) -> None:
 def _without_waiting(path: str, flags: int) -> int:
     # Otherwise to open a named pipe would wait for a writer.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _for_owner_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
