@@ -94,8 +94,8 @@ Host = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_host)
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
-Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+Rate = Annotated[float, Field(gt=0, le=1e15)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Listeners = Annotated[
     tuple[Annotated[str, AfterValidator(_listener)], ...], FROM_LIST, AfterValidator(_listeners)

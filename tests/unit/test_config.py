@@ -349,4 +349,6 @@ class Endpoints(SynchronousTestCase):
         """A file that is not there is told as such."""
         with self.assertRaises(ValueError) as caught:
             listening_endpoint(MemoryReactor(), "ssl:1:privateKey=/nowhere/key.pem")
-        self.assertIn("No such file or directory", str(caught.exception))
+        self.assertEqual(
+            str(caught.exception), "names a file that cannot be read: No such file or directory"
+        )
