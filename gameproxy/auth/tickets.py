@@ -99,8 +99,6 @@ class TicketChecker:
 
     def _verified(self, token: str) -> dict[str, object]:
         """The claims of a token whose signature and ``aud`` are right."""
-        if not token.isascii():
-            raise _BadTicket("it is no JWT")
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
             if key_id not in self._keys:
@@ -119,7 +117,8 @@ class TicketChecker:
                 },
             )
         except (jwt.PyJWTError, RecursionError, ValueError) as error:
-            # The last two: JSON nested deeply or with enormous numbers, which not every PyJWT since 2.10 catches.
+            # The last two: surrogate characters, and JSON nested deeply or with enormous numbers, which not every
+            # PyJWT since 2.10 catches.
             # The text may quote what was sent; the type says enough.
             raise _BadTicket(type(error).__name__) from None
 

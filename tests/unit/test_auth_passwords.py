@@ -329,14 +329,14 @@ class PasswordFileCheckerTests(FileTestCase):
             self.assertIs(refusal.reason, CloseReason.INTERNAL)
             self.assertIsNotNone(refusal.retry_after)
         self.assertEqual(self.faults(), ["line 1: must be name:hash"])
-        self.path.unlink()
-        self.failureResultOf(self.ask_and_run())
-        self.assertEqual(self.faults(), ["cannot be read: No such file or directory"])
         self.write(f"zoe:{scrypt(b'sesame')}")
         self.successResultOf(self.ask_and_run())
         self.write("nonsense")
         self.failureResultOf(self.ask_and_run())
         self.assertEqual(self.faults(), ["line 1: must be name:hash"])
+        self.path.unlink()
+        self.failureResultOf(self.ask_and_run())
+        self.assertEqual(self.faults(), ["cannot be read: No such file or directory"])
 
     def ask_and_run(self) -> Deferred[bytes | tuple[()]]:
         answer = self.ask("zoe", b"sesame")
