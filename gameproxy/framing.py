@@ -36,14 +36,15 @@ class Framer:
     Feed it chunks and take bodies from :meth:`frames`; the loop may be left after any body, and chunks may be fed
     inside it. A body is copied once at most, however it was chunked.
 
-    :param max_body: largest body in bytes, when that is to be less than the format's ``max_frame``.
+    :param max_body: largest body in bytes, when that is to be less than the format's ``max_frame``. The attribute may
+        be changed when a body has been handed out; it holds from the next one on.
     """
 
-    __slots__ = ("_at", "_broken", "_chunks", "_format", "_header", "_max_body", "_pending")
+    __slots__ = ("_at", "_broken", "_chunks", "_format", "_header", "_pending", "max_body")
 
     def __init__(self, format: FrameFormat, max_body: int | None = None) -> None:
         self._format = format
-        self._max_body = format.max_frame if max_body is None else max_body
+        self.max_body = format.max_frame if max_body is None else max_body
         self._chunks: deque[bytes] = deque()
         self._at = 0  # what comes before this in the first chunk is consumed
         self._pending = 0
@@ -93,8 +94,8 @@ class Framer:
             header = parse(self._chunks[0], self._at)
             if header is None and len(self._chunks) > 1:
                 header = parse(self._peek(self._format.header_size), 0)
-            if header is not None and header[1] > self._max_body:
-                raise bad_length(header[1], self._max_body)
+            if header is not None and header[1] > self.max_body:
+                raise bad_length(header[1], self.max_body)
         except FrameError as error:
             self._broken = error
             self._chunks.clear()

@@ -11,15 +11,23 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorPluggableNameResolver, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import (
+    IReactorPluggableNameResolver,
+    IReactorProcess,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+)
 
 from gameproxy.messages import Auth, Welcome
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.wire import Side
 
 
-class Reactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
-    """What the proxy needs of a reactor: connections, time, and addresses of host names."""
+class Reactor(
+    IReactorTCP, IReactorTime, IReactorThreads, IReactorProcess, IReactorPluggableNameResolver
+):
+    """What the proxy needs of a reactor: connections, time, threads, processes, and addresses of host names."""
 
 
 Entropy = Callable[[int], bytes]
@@ -260,6 +268,14 @@ class Traffic:
     server_frames: int = 0
     server_bytes: int = 0
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.client_frames + other.client_frames,
+            self.client_bytes + other.client_bytes,
+            self.server_frames + other.server_frames,
+            self.server_bytes + other.server_bytes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -311,17 +327,32 @@ class SessionRecord:
 
 
 class Surroundings(Protocol):
-    """What all sessions of a proxy share.
+    """What all sessions of a proxy share."""
 
-    :ivar games: the names of the games here.
-    :ivar auth_timeout: seconds from the connection to a proven identity.
-    """
+    @property
+    def clock(self) -> IReactorTime:
+        """What time it is, and calls later."""
+        ...
 
-    clock: IReactorTime
-    authenticator: Authenticator
-    farm: Farm
-    games: tuple[str, ...]
-    auth_timeout: float
+    @property
+    def authenticator(self) -> Authenticator:
+        """Finds out who clients are."""
+        ...
+
+    @property
+    def farm(self) -> Farm:
+        """Where slots come from."""
+        ...
+
+    @property
+    def games(self) -> tuple[str, ...]:
+        """The names of the games here."""
+        ...
+
+    @property
+    def auth_timeout(self) -> float:
+        """Seconds until AUTH is complete, and then as many until it is known whose it is."""
+        ...
 
     def attempt(self, slot: Slot, introduction: Introduction) -> Attempt:
         """Begin to connect a session to the game server of its slot."""

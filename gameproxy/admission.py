@@ -1,0 +1,68 @@
+"""Who may connect: how many sessions there are, and how many more there may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.session import Session
+
+REFUSED_MAX: Final = 256
+"""Connections that are being told that there is no room; more are closed without a word."""
+FULL_RETRY_AFTER: Final = 5.0
+"""Seconds after which to try again when there is no room."""
+
+
+class Admission:
+    """The sessions of a proxy, in the order in which they came.
+
+    :param max_sessions: most sessions at once.
+    :param max_unauthenticated: most of them that have not proved yet who they are.
+    """
+
+    def __init__(self, max_sessions: int, max_unauthenticated: int) -> None:
+        self._max_sessions = max_sessions
+        self._max_unauthenticated = max_unauthenticated
+        self._sessions: dict[str, Session] = {}
+        self._unauthenticated: dict[str, None] = {}
+        self._refused: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def get(self, session: str) -> Session | None:
+        """The session with this id, if it is not over."""
+        return self._sessions.get(session)
+
+    def has_room(self) -> bool:
+        """Whether another connection can be taken, if only to say that there is no room."""
+        return len(self._refused) < REFUSED_MAX
+
+    def enter(self, session: Session) -> Refusal | None:
+        """Count a session that has just connected.
+
+        :return: why it must end at once, or ``None``.
+        """
+        active = len(self._sessions) - len(self._refused)
+        full = (
+            active >= self._max_sessions or len(self._unauthenticated) >= self._max_unauthenticated
+        )
+        self._sessions[session.id] = session
+        if full:
+            self._refused[session.id] = None
+            return Refusal(CloseReason.PROXY_FULL, retry_after=FULL_RETRY_AFTER)
+        self._unauthenticated[session.id] = None
+        return None
+
+    def identified(self, session: str) -> None:
+        """A session has proved who it is."""
+        self._unauthenticated.pop(session, None)
+
+    def leave(self, session: str) -> None:
+        """A session is over."""
+        for table in (self._sessions, self._unauthenticated, self._refused):
+            table.pop(session, None)

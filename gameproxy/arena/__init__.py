@@ -1,0 +1,1 @@
+"""Games to try the proxy with."""

@@ -1,0 +1,300 @@
+"""The service that joins the rooms: what runs under twist, and what other Twisted programs embed."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from twisted.application.service import Service
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gameproxy.admission import REFUSED_MAX, Admission
+from gameproxy.auth import CredAuthenticator, HashingThreads, build_portal
+from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, peer_of
+from gameproxy.config import Config
+from gameproxy.dialect import Dialect
+from gameproxy.farm import FarmStore, GameFarm, GameServerStarter, LinuxProcesses
+from gameproxy.farm.selection import Selector
+from gameproxy.handshake import derive_server_key
+from gameproxy.interfaces import (
+    Attempt,
+    Entropy,
+    Introduction,
+    Outcome,
+    Reactor,
+    Relay,
+    SessionRecord,
+    Slot,
+)
+from gameproxy.keys import read_key_file, read_secret, read_ticket_key
+from gameproxy.metrics import Metrics
+from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.relay import TransportRelay
+from gameproxy.server_side import Dialling, ServerSide
+from gameproxy.session import Session
+from gameproxy.wire import Side, Wire
+
+SESSION_ID_BYTES: Final = 16
+OTHER_DESCRIPTORS: Final = 256
+"""Descriptors for all but sessions: the database, logs, listeners, game servers being started."""
+
+
+class ConfigurationError(Exception):
+    """The proxy cannot run so; the text says what to do."""
+
+
+class GameProxy(Service):
+    """A gameproxy: starts listening when it is started, and drains when it is stopped.
+
+    What the configuration names, a program can give as an object instead.
+
+    :param config: a loaded :class:`~gameproxy.config.Config`, or one made of objects.
+    :param reactor: does all that has to do with network, time, threads and processes.
+    :param portal: a :class:`twisted.cred.portal.Portal` in place of that of ``[auth]``.
+    :param selector: chooses game servers in place of ``[selection] strategy``.
+    :param on_session_end: called with a :class:`~gameproxy.interfaces.SessionRecord` for each session that is over.
+    :param endpoints: stream server endpoints in place of ``[proxy] listen``.
+    :param checkers: credentials checkers that take the place of what ``[auth]`` says for their credentials.
+    :param entropy: gives random bytes.
+    :ivar started: fires when clients are served; fails when the farm cannot be opened.
+    :ivar ports: where it listens, once it is started.
+    :raises ConfigurationError: a key or the password file cannot be used, or there are too few descriptors.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Reactor,
+        portal: Portal | None = None,
+        selector: Selector | None = None,
+        on_session_end: Callable[[SessionRecord], None] | None = None,
+        endpoints: Sequence[IStreamServerEndpoint] | None = None,
+        *,
+        checkers: Iterable[ICredentialsChecker] = (),
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        self.started: Deferred[None] = Deferred()
+        self.ports: list[IListeningPort] = []
+        self.metrics = Metrics()
+        self.clock = reactor
+        self.games = config.game_names
+        self.auth_timeout = config.auth.timeout
+        self.sessions = Admission(config.proxy.max_sessions, config.proxy.max_unauthenticated)
+        self._config = config
+        self._reactor = reactor
+        self._entropy = entropy
+        self._on_session_end = on_session_end
+        self._endpoints = endpoints
+        self._dialect = Dialect(config.dialect.client, config.framing.frame_format)
+        self._all_early = EarlyBytes()
+        self._hashing = HashingThreads(reactor)
+        self._drained: Deferred[None] | None = None
+        secret, keys = self._read_keys()
+        self._portal = portal or self._build_portal(checkers)
+        self.authenticator = CredAuthenticator(
+            self._portal, reactor, password_without_tls=config.auth.password_without_tls
+        )
+        self._dialling = Dialling(
+            reactor=reactor,
+            entropy=entropy,
+            format=config.framing.frame_format,
+            dialect=self._dialect,
+            admission=config.dialect.admission,
+            connect_timeout=config.selection.connect_timeout,
+            handshake_timeout=config.selection.handshake_timeout,
+        )
+        self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
+
+    # The service's life
+
+    def privilegedStartService(self) -> None:
+        """Listen; ports below 1024 may need it before privileges are dropped.
+
+        :raises CannotListenError: an address cannot be listened at.
+        """
+        if self.ports:
+            return
+        self._ensure_descriptors()
+        endpoints = self._endpoints
+        if endpoints is None:
+            endpoints = [serverFromString(self._reactor, one) for one in self._config.proxy.listen]
+        factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
+        for endpoint in endpoints:
+            _raise_now(endpoint.listen(factory).addCallback(self.ports.append))
+
+    def startService(self) -> None:
+        """Open the farm, and listen if that was not done yet.
+
+        :raises CannotListenError: an address cannot be listened at.
+        """
+        super().startService()
+        self.privilegedStartService()
+        self._hashing.start()
+        self.farm.start().chainDeferred(self.started)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
+        the farm. Started game servers go on running.
+
+        :return: fires when all that is done.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
+        self.ports.clear()
+        if self.sessions:
+            await self._drain()
+        await self.farm.stop()
+        self._hashing.stop()
+
+    async def _drain(self) -> None:
+        """Wait until there are no sessions; end them when the grace is over."""
+        grace = self._config.proxy.drain_grace
+        self.log.info(
+            "Draining {count} sessions for at most {grace} s.",
+            count=len(self.sessions),
+            grace=grace,
+        )
+        ending = self._reactor.callLater(grace, self._end_all)
+        self._drained = Deferred()
+        await self._drained
+        if ending.active():
+            ending.cancel()
+
+    def _end_all(self) -> None:
+        for session in self.sessions:
+            session.inputs.end(Refusal(CloseReason.DRAINING))
+
+    # What its sessions need (gameproxy.interfaces.Surroundings)
+
+    def attempt(self, slot: Slot, introduction: Introduction) -> Attempt:
+        """Begin to connect a session to the game server of its slot."""
+        return ServerSide(self._dialling, slot, introduction)
+
+    def relay(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
+        """Make the relay between a client and the game server that has admitted it."""
+        stall_timeout = self._config.proxy.stall_timeout
+        return TransportRelay(client, server, self._dialect, self._reactor, stall_timeout, on_end)
+
+    def identified(self, session: str) -> None:
+        """A session has proved who it is."""
+        self.sessions.identified(session)
+
+    def ended(self, record: SessionRecord) -> None:
+        """A session is over."""
+        self.sessions.leave(record.session)
+        self.metrics.session_ended(record)
+        self.log.info(
+            "Session {session} from {address} ended: {reason}"
+            " (player {player!r}, game server {server!r}, {seconds:.3f} s)",
+            session=record.session,
+            address=record.peer.address,
+            reason=record.reason.value,
+            player=record.player,
+            server=record.server,
+            seconds=record.ended_at - record.started_at,
+            record=record,
+        )
+        if self._on_session_end is not None:
+            try:
+                self._on_session_end(record)
+            except Exception:
+                self.log.failure(
+                    "on_session_end raised for session {session}", session=record.session
+                )
+        if self._drained is not None and not self.sessions:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def _accept(self, wire: Wire) -> None:
+        """A client has connected."""
+        format = self._config.framing.frame_format
+        client = ClientSide(wire, format, self._dialect, self._all_early)
+        id = self._entropy(SESSION_ID_BYTES).hex()
+        session = client.session = Session(id, peer_of(wire.transport), client, self)
+        refusal = self.sessions.enter(session)
+        session.inputs.start()
+        if refusal is not None:
+            session.inputs.end(refusal)
+
+    def _end_session(self, id: str, refusal: Refusal) -> None:
+        session = self.sessions.get(id)
+        if session is not None:
+            session.inputs.end(refusal)
+
+    # What the configuration names, made
+
+    def _read_keys(self) -> tuple[bytes, dict[str, bytes]]:
+        config = self._config
+        secret = read_secret(config.secret_path, self._entropy)
+        named = {one.id: one.key_file for one in config.servers if one.key_file}
+        return secret, {id: read_key_file(config.resolve(file)) for id, file in named.items()}
+
+    def _build_portal(self, checkers: Iterable[ICredentialsChecker]) -> Portal:
+        config = self._config
+        auth = config.auth
+        if not config.dialect.has_own_frames:
+            auth = auth.model_copy(
+                update={"guests": True}
+            )  # in plain, a client can be nothing else
+        return build_portal(
+            auth,
+            self._reactor,
+            self._hashing.run,
+            folder=config.folder,
+            ticket_keys={
+                key.id: (key.algorithm, read_ticket_key(config.resolve(key.file), key.algorithm))
+                for key in auth.ticket_keys
+            },
+            extra_checkers=checkers,
+        )
+
+    def _open_farm(self, key_for: Callable[[str], bytes]) -> GameFarm:
+        config = self._config
+        processes = LinuxProcesses()
+        database = config.database_path
+        starter = GameServerStarter(
+            self._reactor, processes, config.folder, database, os.environ, key_for
+        )
+        return GameFarm(
+            config,
+            FarmStore(str(database), self._reactor),
+            starter,
+            processes,
+            self._reactor,
+            self._entropy,
+            key_for,
+            self._end_session,
+        )
+
+    def _ensure_descriptors(self) -> None:
+        """Each session takes two descriptors: raise the limit as far as needed, or say that it does not suffice."""
+        needed = 2 * (self._config.proxy.max_sessions + REFUSED_MAX) + OTHER_DESCRIPTORS
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            if hard != resource.RLIM_INFINITY and hard < needed:
+                raise ConfigurationError(
+                    f"proxy.max_sessions = {self._config.proxy.max_sessions} needs {needed} file descriptors, and the"
+                    f" limit is {hard}: raise it (ulimit -n, LimitNOFILE=) or lower max_sessions"
+                )
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _raise_now(listening: Deferred[None]) -> None:
+    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
+    failures: list[Failure] = []
+    listening.addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
