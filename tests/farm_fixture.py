@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.inline_threads import InlineReactor
-
 from gameproxy.config import Config, GameConfig
 from gameproxy.farm import FarmStore, GameFarm, ProcessName
 from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
 from gameproxy.reasons import Refusal
+from tests.inline_threads import InlineReactor
 
 
 def counting_entropy() -> Callable[[int], bytes]:
@@ -53,13 +52,33 @@ class FakeProcesses:
 
 
 class FakeStarter:
-    """Remembers what it was asked to start."""
+    """Starts game servers that are nothing but an entry in the process table.
 
-    def __init__(self) -> None:
-        self.started: list[tuple[str, str]] = []
+    :ivar started: ids, in order.
+    :ivar broken: when set, what starting raises.
+    """
 
-    def start(self, server: str, game: GameConfig) -> None:
-        self.started.append((server, game.name))
+    def __init__(self, processes: FakeProcesses) -> None:
+        self._processes = processes
+        self._exits: dict[str, Callable[[], None]] = {}
+        self.pids: dict[str, int] = {}
+        self.started: list[str] = []
+        self.broken: OSError | None = None
+
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
+        self.started.append(server)
+        if self.broken is not None:
+            raise self.broken
+        pid = 100 + len(self.started)
+        self.pids[server] = pid
+        self._processes.running[pid] = f"start of {server}"
+        self._exits[server] = on_exit
+        return self._processes.name(pid)
+
+    def end(self, server: str) -> None:
+        """The process of that server ends."""
+        del self._processes.running[self.pids[server]]
+        self._exits[server]()
 
 
 class Client:
@@ -113,7 +132,7 @@ class World:
         self.entropy = counting_entropy()
         self.sections = sections
         self.evicted: list[tuple[str, str]] = []
-        self.starter = FakeStarter()
+        self.starter = FakeStarter(self.processes)
         self.count = 0
 
     def proxy(self, **sections: Any) -> GameFarm:
@@ -147,6 +166,16 @@ class World:
             return connection.execute(statement, arguments).fetchall()
         finally:
             connection.close()
+
+    def ready(self, server: str, port: int = 5000) -> None:
+        """A game server says that it listens, as the protocol has it."""
+        self.sql(
+            "UPDATE game_servers SET state = 'ready', host = '127.0.0.1', port = ?, "
+            "heartbeat_at = ? WHERE id = ? AND state = 'starting'",
+            port,
+            self.reactor.seconds(),
+            server,
+        )
 
     def counts(self, server: str) -> tuple[int, int, int, int]:
         """reserved, connections, connections_added, connections_removed."""

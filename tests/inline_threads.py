@@ -28,7 +28,7 @@ class InlineThreadPool:
     def stop(self) -> None:
         """There is nothing to stop."""
 
-    def callInThreadWithCallback(  # noqa: N802 - Twisted's name
+    def callInThreadWithCallback(
         self, on_result: Callable[[bool, Any], None], function: Any, *args: Any, **kwargs: Any
     ) -> None:
         def work() -> None:
@@ -63,20 +63,20 @@ class InlineReactor(Clock):
         self.threads = InlineThreadPool()
         self.spawned: list[Any] = []
 
-    def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> object:  # noqa: N802
+    def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> object:
         return self.callLater(0, function, *args, **kwargs)
 
-    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
         self.callLater(0, function, *args, **kwargs)
 
-    def addSystemEventTrigger(self, *args: Any, **kwargs: Any) -> object:  # noqa: N802
+    def addSystemEventTrigger(self, *args: Any, **kwargs: Any) -> object:
         return object()
 
-    def removeSystemEventTrigger(self, trigger: object) -> None:  # noqa: N802
+    def removeSystemEventTrigger(self, trigger: object) -> None:
         if hasattr(trigger, "cancel"):
             trigger.cancel()
 
-    def getThreadPool(self) -> InlineThreadPool:  # noqa: N802
+    def getThreadPool(self) -> InlineThreadPool:
         return self.threads
 
     def settle(self) -> None:

@@ -18,13 +18,14 @@ class Bans:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._version: int | None = None
+        self._database = 0
+        self._version: tuple[int, int] | None = None
         self._players: dict[str, float] = {}
         self._networks: dict[tuple[int, int], dict[int, float]] = {}
 
     def forget(self) -> None:
-        """The database is another one: read all of it again."""
-        self._version = None
+        """The database is another one, in which versions mean something else."""
+        self._database += 1
 
     def banned_until(
         self, cursor: sqlite3.Cursor, player: str | None, address: str, now: float
@@ -42,10 +43,10 @@ class Bans:
         end = max(ends, default=0.0)
         return end if end > now else None
 
-    def version(self, cursor: sqlite3.Cursor) -> int:
-        """A number that changes whenever a ban does."""
+    def version(self, cursor: sqlite3.Cursor) -> tuple[int, int]:
+        """What changes whenever a ban does."""
         row = cursor.execute("SELECT value FROM bans_version").fetchone()
-        return int(row[0])
+        return self._database, int(row[0])
 
     def _refresh(self, cursor: sqlite3.Cursor) -> None:
         version = self.version(cursor)

@@ -1,4 +1,4 @@
-"""The sessions' way to a slot: :class:`GameFarm` is their view of the farm, and keeps who waits."""
+"""The sessions' way to a slot, and those who wait for one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
@@ -14,13 +14,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config, GameConfig
-from gameproxy.farm.bans import Bans
-from gameproxy.farm.processes import Processes
+from gameproxy.farm.registry import SlotRow
 from gameproxy.farm.rests import Rests
-from gameproxy.farm.selection import Selector
 from gameproxy.farm.slots import Outlook, Place, SlotTable
 from gameproxy.farm.store import FarmStore, Operation
-from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
+from gameproxy.interfaces import AttemptFailed, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
 
 POLL_INTERVAL: Final = 0.025
@@ -29,14 +27,6 @@ BUSY_PAUSE: Final = 1.0
 """Seconds after which a session tries again the game servers that were full or draining."""
 UNAVAILABLE_PAUSE: Final = 5.0
 """Seconds after which to try again when the database cannot be used."""
-
-
-class Starter(Protocol):
-    """What starts game servers."""
-
-    def start(self, server: str, game: GameConfig) -> None:
-        """Start the game server for which there is a row in state ``starting``."""
-        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -66,13 +56,13 @@ class _Seat:
     evicted: bool = False
 
 
-class GameFarm:
-    """Gives slots to sessions; :class:`gameproxy.interfaces.Farm` says how.
+class Placement:
+    """Gives slots to the sessions of this proxy; :class:`gameproxy.interfaces.Farm` says how.
 
-    :param config: selection, games, servers, duplicates and the folder are looked at.
-    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param reactor: provides IReactorTime.
     :param key_for: gives a game server's 32-byte key.
-    :param on_evict: called with a session of this proxy that has to end, and why.
+    :param start: called with a row in state ``starting`` and its game: the game server that is to be started now.
+    :param on_evict: called with a session that has to end, and why.
     """
 
     _log = Logger()
@@ -80,78 +70,48 @@ class GameFarm:
     def __init__(
         self,
         config: Config,
+        table: SlotTable,
         store: FarmStore,
-        starter: Starter,
-        processes: Processes,
         reactor: Any,
-        entropy: Entropy,
         key_for: Callable[[str], bytes],
+        start: Callable[[str, GameConfig], None],
         on_evict: Callable[[str, Refusal], None],
     ) -> None:
-        self.proxy = f"proxy-{entropy(6).hex()}"
         self._config = config
-        self._store = store
-        self._starter = starter
-        self._processes = processes
-        self._reactor = reactor
-        self._entropy = entropy
-        self._key_for = key_for
-        self._on_evict = on_evict
-        self._games = {game.name: game for game in config.games}
         self._listed = {server.id: server for server in config.servers}
-        self._bans = Bans()
-        self._table = SlotTable(
-            proxy=self.proxy,
-            games=self._games,
-            duplicates=config.auth.duplicates,
-            queue_size=config.selection.queue_size,
-            selector=Selector(config.selection.strategy, config.selection.max_load, entropy),
-            bans=self._bans,
-            entropy=entropy,
-        )
+        self._table = table
+        self._store = store
+        self._reactor = reactor
+        self._key_for = key_for
+        self._start = start
+        self._on_evict = on_evict
         self._rests = Rests()
         self._seats: dict[str, _Seat] = {}
         self._queues: dict[str, dict[str, _Seat]] = {}
         self._looking: dict[str, bool] = {}
         self._poll: IDelayedCall | None = None
         self._data_version: int | None = None
-        store.restore = self._restore
 
-    # The farm's life
-
-    def start(self) -> Deferred[None]:
-        """Open the database and register this proxy and the servers of its configuration.
-
-        :return: fires when that is done; fails with StoreError or StoreUnavailable.
-        """
-        return self._store.write(lambda cursor: None)
-
-    def stop(self) -> Deferred[None]:
-        """Give back all slots of this proxy, and close the database. Game servers go on."""
+    def stop(self) -> None:
+        """Give back all slots of this proxy."""
         for session in list(self._seats):
             self.release(session)
-        self._store.must(partial(_unregister, proxy=self.proxy), "leaving the farm")
-        return self._store.close()
 
-    def _restore(self, cursor: sqlite3.Cursor) -> None:
-        """Put in what must be there. It is called in the database's thread."""
-        me = self._processes.me()
-        cursor.execute(
-            "INSERT INTO proxies (id, beat, pid, process_started, place) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO NOTHING",
-            (self.proxy, self._reactor.seconds(), me.pid, me.started, me.place),
-        )
-        for server in self._listed.values():
-            cursor.execute(
-                "INSERT INTO game_servers (id, game, state, host, port, capacity, origin, proxy) "
-                "VALUES (?, ?, 'ready', ?, ?, ?, 'listed', ?) ON CONFLICT (id) DO UPDATE SET "
-                "game = excluded.game, host = excluded.host, port = excluded.port, "
-                "capacity = excluded.capacity, origin = 'listed', proxy = excluded.proxy, "
-                # Who set it draining by hand does not want it back because a proxy restarts.
-                "state = CASE WHEN state = 'draining' AND origin = 'listed' THEN state ELSE 'ready' END",
-                (server.id, server.game, server.host, server.port, server.capacity, self.proxy),
+    def rows(self) -> list[SlotRow]:
+        """The rows of all sessions, as far as they are known to be in the database. May be called in any thread."""
+        return [
+            SlotRow(
+                session=seat.request.session,
+                server=None if seat.state == "queued" or seat.place is None else seat.place.server,
+                player=seat.request.identity.player,
+                guest=seat.request.identity.is_guest,
+                address=seat.request.peer.address,
+                game=seat.request.game,
+                state=seat.state,
             )
-        self._bans.forget()
+            for seat in list(self._seats.values())
+            if seat.state
+        ]
 
     # gameproxy.interfaces.Farm
 
@@ -223,34 +183,26 @@ class GameFarm:
             )
             done.addCallback(lambda _: self.look(seat.request.game))
 
-    def ban(self, player: str, seconds: float, reason: str, actor: str) -> None:
-        """Ban a player; a longer ban stays as it is."""
-        now = self._reactor.seconds()
-        self._must(
-            partial(_ban, player=player, reason=reason, actor=actor, now=now, until=now + seconds),
-            "banning a player",
-        )
-
-    def check_address(self, address: str) -> Deferred[None]:
-        """Fails with :class:`Refusal` (``banned``, ``internal``) when that IP may not connect."""
-        now = self._reactor.seconds()
-        checked = self._store.read(
-            lambda cursor: self._table.check_bans(cursor, None, address, now)
-        )
-        return checked.addErrback(_as_refusal)
-
     # Waiting
 
     def look(self, game: str) -> None:
-        """See how those of this proxy who wait for ``game`` stand now."""
-        queue = self._queues.get(game)
-        if not queue:
-            return
+        """See how those of this proxy who wait for ``game`` stand now, if there are any."""
+        if self._queues.get(game):
+            self.serve(game)
+
+    def look_at_all(self) -> None:
+        """Time has passed: servers have rested, pauses are over."""
+        for game in list(self._queues):
+            self.look(game)
+
+    def serve(self, game: str) -> None:
+        """Serve the queue of ``game`` and start the game servers that it needs or that are to be kept warm."""
         if game in self._looking:
             self._looking[game] = True
             return
         self._looking[game] = False
         now = self._reactor.seconds()
+        queue = self._queues.get(game, {})
         tried = {}
         for session, seat in queue.items():
             if seat.busy and now >= seat.retry_at:
@@ -262,7 +214,7 @@ class GameFarm:
         )
         done.addCallback(self._looked, game, sessions)
         # The next look comes within a second, and the store has told its trouble.
-        done.addErrback(lambda failure: failure.trap(Exception) and None)
+        done.addErrback(lambda failure: None)
         done.addBoth(self._look_again, game)
 
     def _looked(self, outlook: Outlook, game: str, sessions: Sequence[str]) -> None:
@@ -303,7 +255,7 @@ class GameFarm:
             seat.asked = False
         if seat.result is result:
             seat.result = None
-            result.errback(_refusal_of(failure))
+            result.errback(refusal_of(failure))
 
     def _cancelled(self, seat: _Seat) -> None:
         self._leave_queue(seat)
@@ -323,7 +275,8 @@ class GameFarm:
         if position is None:
             self._give_up(seat, Refusal(CloseReason.INTERNAL))
             return
-        needed = self._games[game].start_attempts if game in self._games else 1
+        started = self._table.games.get(game)
+        needed = started.start_attempts if started is not None else 1
         if min(outlook.streak, outlook.failures - seat.failures_before) >= needed:
             self._give_up(seat, Refusal(CloseReason.START_FAILED))
             return
@@ -347,7 +300,7 @@ class GameFarm:
             seat,
             Refusal(CloseReason.QUEUE_TIMEOUT),
         )
-        self.watch()
+        self._watch()
 
     def _leave_queue(self, seat: _Seat) -> None:
         self._queues.get(seat.request.game, {}).pop(seat.request.session, None)
@@ -377,17 +330,14 @@ class GameFarm:
 
     def _start_servers(self, game: str, outlook: Outlook) -> None:
         for server in outlook.to_start:
-            self._starter.start(server, self._games[game])
+            self._start(server, self._table.games[game])
 
     # Changes by other processes
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """Look soon and often for what other processes write, while there is something to wait for."""
         if self._poll is None:
             self._poll = self._reactor.callLater(POLL_INTERVAL, self._check_version)
-
-    def _is_watching(self) -> bool:
-        return any(self._queues.values())
 
     def _check_version(self) -> None:
         done = self._store.read(_data_version)
@@ -397,13 +347,12 @@ class GameFarm:
     def _checked_version(self, version: int) -> None:
         changed, self._data_version = version != self._data_version, version
         if changed:
-            for game in list(self._queues):
-                self.look(game)
+            self.look_at_all()
 
     def _watch_on(self, result: object) -> None:
         self._poll = None
-        if self._is_watching():
-            self.watch()
+        if any(self._queues.values()):
+            self._watch()
 
     def _listed_of(self, game: str) -> list[str]:
         return [server.id for server in self._listed.values() if server.game == game]
@@ -412,33 +361,12 @@ class GameFarm:
         return self._store.must(operation, name).addErrback(lambda failure: None)
 
 
-def _refusal_of(failure: Failure) -> Refusal:
+def refusal_of(failure: Failure) -> Refusal:
     """What a session is told when the farm fails it; the store has logged what is wrong with the database."""
     if isinstance(failure.value, Refusal):
         return failure.value
     return Refusal(CloseReason.INTERNAL, retry_after=UNAVAILABLE_PAUSE)
 
 
-def _as_refusal(failure: Failure) -> Failure:
-    return Failure(_refusal_of(failure))
-
-
 def _data_version(cursor: sqlite3.Cursor) -> int:
     return int(cursor.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _unregister(cursor: sqlite3.Cursor, proxy: str) -> None:
-    cursor.execute("DELETE FROM proxies WHERE id = ?", (proxy,))
-
-
-def _ban(
-    cursor: sqlite3.Cursor, player: str, reason: str, actor: str, now: float, until: float
-) -> None:
-    cursor.execute(
-        "INSERT INTO bans (kind, subject, reason, actor, created_at, expires_at) "
-        "VALUES ('player', ?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE SET "
-        "reason = excluded.reason, actor = excluded.actor, created_at = excluded.created_at, "
-        "expires_at = excluded.expires_at "
-        "WHERE expires_at IS NOT NULL AND expires_at < excluded.expires_at",
-        (player, reason, actor, now, until),
-    )

@@ -62,7 +62,10 @@ class LinuxProcesses:
         return ProcessName(pid, self._started(pid), self._place)
 
     def is_gone(self, process: ProcessName) -> bool:
-        return process.place == self._place and self._started(process.pid) != process.started
+        if process.place == self._place:
+            return process.started is None or self._started(process.pid) != process.started
+        # Another pid namespace hides a process; another boot has ended it.
+        return process.place.split(" ")[0] != self._place.split(" ")[0]
 
     def signal(self, process: ProcessName, number: int, group: bool = False) -> None:
         try:

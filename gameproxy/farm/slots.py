@@ -178,6 +178,18 @@ class SlotTable:
         """The session is over."""
         cursor.execute("DELETE FROM slots WHERE session = ?", (session,))
 
+    def make_server(self, cursor: sqlite3.Cursor, game: str, now: float) -> str:
+        """Make the row of a game server that is to be started, because somebody asks for it.
+
+        :raises Refusal: the game is not started here, or there are as many as there may be.
+        """
+        startable = self.games.get(game)
+        if startable is None:
+            raise Refusal(CloseReason.UNKNOWN_GAME)
+        if _count(cursor, f"{_STARTED} AND game = ?", game) >= startable.max_servers:
+            raise Refusal(CloseReason.NO_SERVER)
+        return self._make_row(cursor, startable, now)
+
     def check_bans(
         self, cursor: sqlite3.Cursor, player: str | None, address: str, now: float
     ) -> None:
@@ -241,7 +253,7 @@ class SlotTable:
             (game,),
         ).fetchall()
         for session, tried in queue:
-            excluded = json.loads(tried)
+            excluded = _names(tried)
             server = self.selector.pick(cursor, game, [*excluded, *resting])
             if server is not None:
                 cursor.execute(
@@ -329,6 +341,15 @@ _STARTED: Final = "game_servers WHERE state <> 'closed' AND origin = 'started'"
 def _count(cursor: sqlite3.Cursor, what: str, *arguments: object) -> int:
     row = cursor.execute(f"SELECT count(*) FROM {what}", arguments).fetchone()  # noqa: S608 - constants
     return int(row[0])
+
+
+def _names(text: str) -> list[str]:
+    """A list of names in JSON; empty when somebody wrote anything else into the row."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _spend_ticket(cursor: sqlite3.Cursor, identity: Identity) -> None:

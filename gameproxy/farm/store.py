@@ -155,7 +155,8 @@ class FarmStore:
         if self._running:
             return
         if self._retry is not None:
-            self._retry.cancel()
+            if self._retry.active():
+                self._retry.cancel()
             self._retry = None
         if not self._waiting:
             self._finish_closing()
@@ -170,42 +171,44 @@ class FarmStore:
         done.addErrback(lambda failure: self._log.failure("farm database", failure))
 
     def _succeeded(self, batch: Sequence[_Request], outcomes: list[Any]) -> None:
-        self._running = False
         if self._incident:
             self._log.info("the farm's database {path} works again", path=self.path)
             self._incident.clear()
-        # The next transaction runs while this one's results are looked at.
-        self._pump()
         for request, outcome in zip(batch, outcomes, strict=True):
-            if request.must is not None and isinstance(outcome, Failure):
+            if not isinstance(outcome, Failure):
+                request.result.callback(outcome)
+                continue
+            if request.must is not None:
                 self._log.failure("{name} failed", outcome, name=request.must)
-            _fire(request.result, outcome)
+            request.result.errback(outcome)
+        # What the results led to shares the next transaction.
+        self._running = False
+        self._pump()
 
     def _failed(self, batch: Sequence[_Request], failure: Failure) -> None:
-        self._running = False
         kind = failure.getErrorMessage()
         if kind not in self._incident:
             self._incident.append(kind)
             self._log.error(
                 "the farm's database {path} cannot be used: {error}", path=self.path, error=kind
             )
-        error: Exception = (
-            failure.value
-            if isinstance(failure.value, StoreError)
-            else StoreUnavailable(failure.getErrorMessage())
-        )
+        error = failure.value
+        if not isinstance(error, StoreError):
+            error = StoreUnavailable(kind)
+        failed = [request for request in batch if request.must is None]
         self._waiting.extendleft(r for r in reversed(batch) if r.must is not None)
         if self._closed is not None:
+            failed.extend(request for request in self._waiting if request.must is None)
             self._waiting.clear()
-            self._finish_closing()
-        elif self._waiting:
+        for request in failed:
+            request.result.errback(Failure(error))
+        self._running = False
+        if self._waiting and self._closed is None:
             self._retry = self._reactor.callLater(RETRY_AFTER, self._pump)
-        for request in batch:
-            if request.must is None:
-                request.result.errback(Failure(error))
+        self._finish_closing()
 
     def _finish_closing(self) -> None:
-        if self._closed is not None and not self._closed.called:
+        if self._closed is not None and not self._closed.called and not self._waiting:
             self._pool.close()
             self._closed.callback(None)
 
@@ -276,13 +279,6 @@ def _attempt(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:
 def _is_alone(error: sqlite3.Error) -> bool:
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
     return code & 0xFF in _ALONE
-
-
-def _fire(result: Deferred[Any], outcome: object) -> None:
-    if isinstance(outcome, Failure):
-        result.errback(outcome)
-    else:
-        result.callback(outcome)
 
 
 def upgrade(cursor: sqlite3.Cursor) -> None:

@@ -29,14 +29,3 @@ class SlotTests(SynchronousTestCase):
         farm.release(client.session)
         world.reactor.settle()
         self.assertEqual(world.counts("a"), (0, 0, 1, 1))
-
-    def test_the_queue_is_in_order(self) -> None:
-        """Who came first gets the first slot that becomes free; the next moves up and is told."""
-        world = self.world(listed("a", capacity=1))
-        farm = world.proxy()
-        first, second, third = (world.client(farm) for _ in range(3))
-        self.assertEqual((second.told, third.told), ([("queued", 1)], [("queued", 2)]))
-        farm.release(first.session)
-        world.reactor.settle()
-        self.assertEqual((second.server, third.server), ("a", None))
-        self.assertEqual(third.told, [("queued", 2), ("queued", 1)])

@@ -9,7 +9,7 @@ CREATE TABLE proxies (
 );
 
 CREATE TABLE game_servers (
-    id TEXT PRIMARY KEY,
+    id TEXT NOT NULL PRIMARY KEY,
     game TEXT NOT NULL,
     state TEXT NOT NULL,         -- starting, ready, draining, lost, closed
     host TEXT,
@@ -33,15 +33,11 @@ CREATE TABLE game_servers (
         max(coalesce(reported_load, 0.0), (connections + reserved) * 1.0 / capacity)
     ) VIRTUAL,
     usable INTEGER GENERATED ALWAYS AS (
-        state = 'ready' AND typeof(capacity) = 'integer' AND capacity > 0
+        state = 'ready' AND typeof(id) = 'text' AND typeof(capacity) = 'integer' AND capacity > 0
         AND typeof(host) = 'text' AND host <> ''
         AND typeof(port) = 'integer' AND port BETWEEN 1 AND 65535
     ) VIRTUAL,
-    open INTEGER GENERATED ALWAYS AS (
-        state = 'ready' AND typeof(capacity) = 'integer' AND connections + reserved < capacity
-        AND typeof(host) = 'text' AND host <> ''
-        AND typeof(port) = 'integer' AND port BETWEEN 1 AND 65535
-    ) VIRTUAL
+    open INTEGER GENERATED ALWAYS AS (usable AND connections + reserved < capacity) VIRTUAL
 );
 
 CREATE INDEX open_by_load ON game_servers (game, load DESC, id) WHERE open = 1;

@@ -1,0 +1,227 @@
+"""The farm of one proxy: everything of it, joined."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gameproxy.config import Config
+from gameproxy.farm import registry, reports
+from gameproxy.farm.bans import Bans
+from gameproxy.farm.keeper import ServerKeeper, Starter
+from gameproxy.farm.placement import Placement, refusal_of
+from gameproxy.farm.processes import Processes
+from gameproxy.farm.reaper import Reaper
+from gameproxy.farm.selection import Selector
+from gameproxy.farm.slots import SlotTable
+from gameproxy.farm.store import FarmStore
+from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
+from gameproxy.reasons import CloseReason, Refusal
+
+
+class GameFarm:
+    """The farm as one proxy sees it; implements :class:`gameproxy.interfaces.Farm`.
+
+    :param config: selection, games, servers and duplicates are looked at.
+    :param store: not yet used by anybody else.
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param key_for: gives a game server's 32-byte key.
+    :param on_evict: called with a session of this proxy that has to end, and why; once for each.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        store: FarmStore,
+        starter: Starter,
+        processes: Processes,
+        reactor: Any,
+        entropy: Entropy,
+        key_for: Callable[[str], bytes],
+        on_evict: Callable[[str, Refusal], None],
+    ) -> None:
+        self.proxy = f"proxy-{entropy(6).hex()}"
+        self._config = config
+        self._store = store
+        self._processes = processes
+        self._reactor = reactor
+        self._bans = Bans()
+        games = {game.name: game for game in config.games}
+        self._table = SlotTable(
+            proxy=self.proxy,
+            games=games,
+            duplicates=config.auth.duplicates,
+            queue_size=config.selection.queue_size,
+            selector=Selector(config.selection.strategy, config.selection.max_load, entropy),
+            bans=self._bans,
+            entropy=entropy,
+        )
+        self._keeper = ServerKeeper(
+            self.proxy, games, store, starter, processes, reactor, self._changed
+        )
+        self._placement = Placement(
+            config, self._table, store, reactor, key_for, self._keeper.start, on_evict
+        )
+        self._reaper = Reaper(
+            self.proxy,
+            store,
+            self._keeper,
+            self._bans,
+            processes,
+            reactor,
+            self._restore,
+            self._placement.evict,
+            self._looked,
+        )
+        store.restore = self._restore
+
+    def start(self) -> Deferred[None]:
+        """Open the database, register this proxy and its ``[[servers]]``, and begin the upkeep.
+
+        :return: fires when that is done; fails with StoreError or StoreUnavailable.
+        """
+        return self._store.write(lambda cursor: None).addCallback(self._started)
+
+    def stop(self) -> Deferred[None]:
+        """Give back all slots of this proxy, and close the database. Game servers go on."""
+        self._reaper.stop()
+        self._keeper.close()
+        self._placement.stop()
+        leave = self._store.must(
+            lambda cursor: registry.remove_proxies(cursor, [self.proxy]), "leaving the farm"
+        )
+        leave.addErrback(_told)
+        return self._store.close()
+
+    # gameproxy.interfaces.Farm
+
+    def acquire(
+        self, request: SlotRequest, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        """Take a slot, or wait in the queue for one."""
+        return self._placement.acquire(request, on_waiting)
+
+    def try_another(
+        self, slot: Slot, failure: AttemptFailed, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        """Give back a slot whose game server did not let the session in, and take another."""
+        return self._placement.try_another(slot, failure, on_waiting)
+
+    def relaying(self, slot: Slot) -> None:
+        """The session relays from now on."""
+        self._placement.relaying(slot)
+
+    def release(self, session: str) -> None:
+        """The session is over."""
+        self._placement.release(session)
+
+    def ban(self, player: str, seconds: float, reason: str, actor: str) -> None:
+        """Ban a player on all proxies of the farm; a longer ban stays as it is."""
+        self.ban_subject("player", player, seconds, reason, actor)
+
+    # For admission and for operators
+
+    def check_address(self, address: str) -> Deferred[None]:
+        """Fails with Refusal (``banned``, ``internal``) when that IP may not connect."""
+        now = self._reactor.seconds()
+        checked = self._store.read(
+            lambda cursor: self._table.check_bans(cursor, None, address, now)
+        )
+        return checked.addErrback(lambda failure: Failure(refusal_of(failure)))
+
+    def ban_subject(
+        self, kind: str, subject: str, seconds: float | None, reason: str, actor: str
+    ) -> Deferred[None]:
+        """Ban a ``player``, or an ``address`` (an IP or CIDR), for so long; ``None`` for ever.
+
+        :return: fires when it is written, however long that takes.
+        """
+        now = self._reactor.seconds()
+        until = None if seconds is None else now + seconds
+        written = self._store.must(
+            lambda cursor: registry.ban(cursor, kind, subject, reason, actor, now, until),
+            "banning",
+        )
+        return written.addErrback(_told)
+
+    def start_server(self, game: str) -> Deferred[str]:
+        """Start a game server now.
+
+        :return: fires with its id; fails with Refusal: ``unknown_game`` for a game that is not started here,
+            ``no_server`` when there are as many as there may be, ``internal``.
+        """
+        now = self._reactor.seconds()
+
+        def started(server: str) -> str:
+            self._keeper.start(server, self._table.games[game])
+            return server
+
+        made = self._store.write(lambda cursor: self._table.make_server(cursor, game, now))
+        return made.addCallbacks(started, lambda failure: Failure(refusal_of(failure)))
+
+    def drain_server(self, server: str) -> Deferred[bool]:
+        """Let nobody else onto a game server; whether it was ready or lost."""
+        return self._store.write(
+            lambda cursor: (
+                registry.set_state(cursor, server, "ready", "draining")
+                or registry.set_state(cursor, server, "lost", "draining")
+            )
+        )
+
+    def stop_server(self, server: str) -> Deferred[bool]:
+        """Ask a started game server to end, and make it after its grace; whether there is such a one."""
+        return self._keeper.stop(server)
+
+    def stats(self) -> Deferred[dict[str, object]]:
+        """``farm``: the sums over all game servers; ``queue``: its ``length``."""
+        return self._store.read(
+            lambda cursor: {
+                "queue": {"length": reports.queue_length(cursor)},
+                "farm": reports.farm_stats(cursor),
+            }
+        )
+
+    def servers(self) -> Deferred[list[dict[str, object]]]:
+        """The game servers that are not closed."""
+        return self._store.read(reports.server_rows)
+
+    # What the rooms of the farm tell each other
+
+    def _started(self, _: None) -> None:
+        self._reaper.start()
+        self._keep_warm()
+
+    def _changed(self, game: str) -> None:
+        self._placement.look(game)
+
+    def _looked(self) -> None:
+        self._placement.look_at_all()
+        self._keep_warm()
+
+    def _keep_warm(self) -> None:
+        for game in self._config.games:
+            if self._keeper.count_warm(game.name) < game.min_ready:
+                self._placement.serve(game.name)
+
+    def _restore(self, cursor: sqlite3.Cursor) -> None:
+        """Put in what must be there, in the database's thread."""
+        now = self._reactor.seconds()
+        registry.register_proxy(cursor, self.proxy, self._processes, now)
+        registry.list_servers(cursor, self.proxy, self._config.servers)
+        registry.restore_servers(cursor, self.proxy, self._keeper.mine)
+        registry.adopt_servers(cursor, self.proxy)
+        homeless = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
+        self._bans.forget()
+        for session in homeless:
+            self._reactor.callFromThread(self._placement.evict, session, CloseReason.INTERNAL)
+
+
+def _told(failure: Failure) -> None:
+    """The store has logged it."""

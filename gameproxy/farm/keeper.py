@@ -1,0 +1,260 @@
+"""The game servers that this farm starts: their starts, their ends, and what is done about them in between."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from gameproxy.config import GameConfig
+from gameproxy.farm import registry
+from gameproxy.farm.processes import Processes, ProcessName
+from gameproxy.farm.registry import StartedServer
+from gameproxy.farm.store import FarmStore
+
+HEARTBEAT_LIFE: Final = 15.0
+"""Seconds for which a heartbeat may stand still before its game server is lost."""
+UNSEEN_LIFE: Final = 300.0
+"""Seconds after which a lost game server whose process cannot be looked up from here counts as ended."""
+STOP_GRACE: Final = 30.0
+START_TIMEOUT: Final = 60.0
+IDLE: Final = 600.0
+"""The configuration's defaults, for game servers of a game that it no longer names."""
+
+
+class Starter(Protocol):
+    """What starts processes of game servers."""
+
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
+        """Start one.
+
+        :param on_exit: called when its process has ended.
+        :raises OSError: it cannot be started.
+        """
+        ...
+
+
+class Standstill:
+    """Measures for how long values have not changed, by the time in which they could be read."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Hashable, float]] = {}
+        self.moved: list[str] = []
+        """The values that changed between the last two looks."""
+
+    def observe(self, values: Mapping[str, Hashable], elapsed: float) -> dict[str, float]:
+        """Look at the values now.
+
+        :param elapsed: seconds since the last look that count.
+        :return: for how long each value has stood still.
+        """
+        seen, self._seen = self._seen, {}
+        self.moved = []
+        for name, value in values.items():
+            last, stood = seen.get(name, (value, 0.0))
+            if last == value:
+                self._seen[name] = (value, stood + elapsed if name in seen else 0.0)
+            else:
+                self._seen[name] = (value, 0.0)
+                self.moved.append(name)
+        return {name: stood for name, (_, stood) in self._seen.items()}
+
+
+class ServerKeeper:
+    """Starts, watches and stops game servers.
+
+    :param proxy: this proxy's id; it looks after the servers whose rows name it.
+    :param on_change: called with a game when one of its servers came, went, or failed to start.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        proxy: str,
+        games: Mapping[str, GameConfig],
+        store: FarmStore,
+        starter: Starter,
+        processes: Processes,
+        reactor: Any,
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.proxy = proxy
+        self.games = games
+        self._store = store
+        self._starter = starter
+        self._processes = processes
+        self._reactor = reactor
+        self._on_change = on_change
+        self._heartbeats = Standstill()
+        self._idle = Standstill()
+        self._kills: dict[str, IDelayedCall] = {}
+        self.mine: Sequence[StartedServer] = ()
+        """The servers that this proxy looks after, as last seen."""
+        self._warm: dict[str, int] = {}
+
+    def start(self, server: str, game: GameConfig) -> None:
+        """Start the game server for which there is a row in state ``starting``."""
+        try:
+            process = self._starter.start(server, game, partial(self._ended, server, game.name))
+        except OSError as error:
+            self._log.error(
+                "game server {server} cannot be started: {error}", server=server, error=error
+            )
+            self._ended(server, game.name)
+            return
+        self._log.info(
+            "game server {server} starts as process {pid}", server=server, pid=process.pid
+        )
+        self._must(
+            lambda cursor: registry.record_process(cursor, server, process),
+            "recording a game server's process",
+        )
+
+    def stop(self, server: str) -> Deferred[bool]:
+        """Ask a started game server to end, and make it after its grace.
+
+        :return: fires with whether there is such a server; fails with StoreUnavailable.
+        """
+        return self._store.write(partial(self._prepare_stop, server)).addCallback(self._stop)
+
+    def inspect(self, servers: Sequence[StartedServer], elapsed: float) -> None:
+        """See what is to be done about the servers.
+
+        :param elapsed: seconds since the last look in which the database could be read.
+        """
+        self._warm = {}
+        for server in servers:
+            if server.state in ("starting", "ready"):
+                self._warm[server.game] = self._warm.get(server.game, 0) + 1
+        mine = [server for server in servers if server.proxy == self.proxy]
+        self.mine = mine
+        stood = self._heartbeats.observe({s.id: s.heartbeat_at for s in mine}, elapsed)
+        idle = self._idle.observe(
+            {s.id: (s.taken == 0, s.connections_added) for s in mine}, elapsed
+        )
+        for server in mine:
+            if server.gone:
+                self._ended(server.id, server.game)
+            elif server.state == "starting":
+                self._inspect_start(server)
+            else:
+                self._inspect_heartbeat(server, stood[server.id])
+                if server.taken == 0:
+                    self._inspect_idle(server, idle[server.id])
+
+    def count_warm(self, game: str) -> int:
+        """How many servers of a game were ready or starting when last seen, at all proxies."""
+        return self._warm.get(game, 0)
+
+    def close(self) -> None:
+        """The proxy ends: the game servers go on."""
+        for kill in self._kills.values():
+            kill.cancel()
+        self._kills.clear()
+
+    def _inspect_start(self, server: StartedServer) -> None:
+        game = self.games.get(server.game)
+        timeout = game.start_timeout if game is not None else START_TIMEOUT
+        now = self._reactor.seconds()
+        if server.started_at is None or now - server.started_at < timeout:
+            return
+        self._log.warn(
+            "game server {server} was not ready after {timeout} s",
+            server=server.id,
+            timeout=timeout,
+        )
+
+        def failed(late: bool) -> None:
+            if late:
+                self._stop(server)
+                self._on_change(server.game)
+
+        done = self._store.write(
+            lambda cursor: registry.fail_start(cursor, server.id, server.game, now)
+        )
+        done.addCallbacks(failed, _later)
+
+    def _inspect_heartbeat(self, server: StartedServer, stood: float) -> None:
+        if server.state == "ready" and stood >= HEARTBEAT_LIFE:
+            self._log.warn("game server {server} gives no sign of life", server=server.id)
+            self._set_state(server, "ready", "lost")
+        elif server.state == "lost" and server.id in self._heartbeats.moved:
+            self._log.info("game server {server} is back", server=server.id)
+            self._set_state(server, "lost", "ready")
+        elif server.state == "lost" and stood >= UNSEEN_LIFE and self._is_unseen(server):
+            self._ended(server.id, server.game)
+
+    def _is_unseen(self, server: StartedServer) -> bool:
+        """Whether its process cannot be looked up from here, as after the restart of a container."""
+        return server.process is not None and server.process.place != self._processes.me().place
+
+    def _set_state(self, server: StartedServer, old: str, new: str) -> None:
+        done = self._store.write(lambda cursor: registry.set_state(cursor, server.id, old, new))
+        done.addCallbacks(lambda _: self._on_change(server.game), _later)
+
+    def _inspect_idle(self, server: StartedServer, idle: float) -> None:
+        game = self.games.get(server.game)
+        if idle < (game.stop_when_idle if game is not None else IDLE) or server.id in self._kills:
+            return
+        min_ready = game.min_ready if game is not None else 0
+
+        def retired(done: bool) -> None:
+            if done:
+                self._log.info("game server {server} is idle and stops", server=server.id)
+                self._stop(server)
+
+        done = self._store.write(
+            lambda cursor: registry.retire_server(cursor, server.id, server.game, min_ready)
+        )
+        done.addCallbacks(retired, _later)
+
+    def _prepare_stop(self, name: str, cursor: sqlite3.Cursor) -> StartedServer | None:
+        servers = registry.started_servers(cursor, self._processes)
+        server = next((server for server in servers if server.id == name), None)
+        if server is not None:
+            registry.set_state(cursor, name, server.state, "draining")
+        return server
+
+    def _stop(self, server: StartedServer | None) -> bool:
+        if server is None:
+            return False
+        process = server.process
+        if process is None:
+            # Nobody knows its process, if there is one.
+            self._ended(server.id, server.game)
+            return True
+        game = self.games.get(server.game)
+        grace = game.stop_grace if game is not None else STOP_GRACE
+        self._processes.signal(process, signal.SIGTERM)
+        if server.id not in self._kills:
+            self._kills[server.id] = self._reactor.callLater(grace, self._kill, server.id, process)
+        return True
+
+    def _kill(self, server: str, process: ProcessName) -> None:
+        del self._kills[server]
+        self._log.warn("game server {server} did not stop when asked: killing it", server=server)
+        self._processes.signal(process, signal.SIGKILL, group=True)
+
+    def _ended(self, server: str, game: str) -> None:
+        kill = self._kills.pop(server, None)
+        if kill is not None:
+            kill.cancel()
+        now = self._reactor.seconds()
+        done = self._must(
+            lambda cursor: registry.close_server(cursor, server, now), "closing a game server"
+        )
+        done.addCallback(lambda _: self._on_change(game))
+
+    def _must(self, operation: Callable[[sqlite3.Cursor], None], name: str) -> Deferred[None]:
+        return self._store.must(operation, name).addErrback(_later)
+
+
+def _later(failure: object) -> None:
+    """The next inspection comes to it again, and the store has told its trouble."""

@@ -1,0 +1,290 @@
+"""Who takes part in the farm, as rows: proxies, listed and started game servers, their sessions and their bans.
+
+All of it runs in the database's thread, within transactions.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gameproxy.config import ServerConfig
+from gameproxy.farm.processes import Processes, ProcessName
+
+PROXY_LIFE: Final = 15.0
+"""Seconds after a proxy's last sign of life when it counts as dead."""
+START_PAUSE: Final = 1.0
+LONGEST_START_PAUSE: Final = 60.0
+_FORGET_FAILED_AFTER: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartedServer:
+    """The row of a game server that a proxy started and that is not closed.
+
+    Numbers that somebody edited to something else are ``None``.
+
+    :param proxy: the proxy that looks after it.
+    :param gone: whether its process has certainly ended.
+    """
+
+    id: str
+    game: str
+    state: str
+    host: str | None
+    port: int | None
+    capacity: int
+    taken: int
+    connections_added: int
+    proxy: str | None
+    heartbeat_at: float | None
+    started_at: float | None
+    process: ProcessName | None
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """A slot as its proxy remembers it, to be written again into a database that lost it."""
+
+    session: str
+    server: str | None
+    player: str
+    guest: bool
+    address: str
+    game: str
+    state: str
+
+
+def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now: float) -> None:
+    """Take part, and sweep away the proxies of this machine that ended without saying so."""
+    me = processes.me()
+    dead = [p for p in dead_proxies(cursor, processes) if p != proxy]
+    remove_proxies(cursor, dead)
+    cursor.execute(
+        "DELETE FROM proxies WHERE id <> ? AND beat < ?",
+        (proxy, now - PROXY_LIFE),
+    )
+    cursor.execute(
+        "INSERT INTO proxies (id, beat, pid, process_started, place) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
+        (proxy, now, me.pid, me.started, me.place),
+    )
+
+
+def dead_proxies(cursor: sqlite3.Cursor, processes: Processes) -> list[str]:
+    """The proxies whose processes have certainly ended."""
+    rows = cursor.execute("SELECT id, pid, process_started, place FROM proxies ORDER BY id")
+    return [row[0] for row in rows if processes.is_gone(ProcessName(*row[1:]))]
+
+
+def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
+    """They are dead or leave: their slots go with them."""
+    cursor.executemany("DELETE FROM proxies WHERE id = ?", [(proxy,) for proxy in proxies])
+
+
+def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> bool:
+    """Give a sign of life; ``False`` when the proxy is not registered any more."""
+    cursor.execute("UPDATE proxies SET beat = ? WHERE id = ?", (now, proxy))
+    return cursor.rowcount > 0
+
+
+def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
+    """Make the rows of ``[[servers]]``; those that no living proxy lists any more are closed."""
+    for server in servers:
+        cursor.execute(
+            "INSERT INTO game_servers (id, game, state, host, port, capacity, origin, proxy) "
+            "VALUES (?, ?, 'ready', ?, ?, ?, 'listed', ?) ON CONFLICT (id) DO UPDATE SET "
+            "game = excluded.game, host = excluded.host, port = excluded.port, "
+            "capacity = excluded.capacity, origin = 'listed', proxy = excluded.proxy, "
+            # Who set it draining by hand does not want it back because a proxy restarts.
+            "state = CASE WHEN state = 'draining' AND origin = 'listed' THEN state ELSE 'ready' END",
+            (server.id, server.game, server.host, server.port, server.capacity, proxy),
+        )
+    cursor.execute(
+        "UPDATE game_servers SET state = 'closed' WHERE origin = 'listed' AND state <> 'closed' "
+        "AND (proxy = ? OR proxy IS NULL OR proxy NOT IN (SELECT id FROM proxies)) "
+        "AND id NOT IN (SELECT value FROM json_each(?))",
+        (proxy, json.dumps([server.id for server in servers])),
+    )
+
+
+def adopt_servers(cursor: sqlite3.Cursor, proxy: str) -> None:
+    """Look after the started servers whose proxy is dead or gone."""
+    cursor.execute(
+        "UPDATE game_servers SET proxy = ? WHERE origin = 'started' AND state <> 'closed' "
+        "AND (proxy IS NULL OR proxy NOT IN (SELECT id FROM proxies))",
+        (proxy,),
+    )
+
+
+def started_servers(cursor: sqlite3.Cursor, processes: Processes) -> list[StartedServer]:
+    """The started servers that are not closed, of all proxies."""
+    rows = cursor.execute(
+        "SELECT id, game, state, host, port, capacity, taken, connections_added, proxy, "
+        "heartbeat_at, started_at, pid, process_started, place FROM game_servers "
+        "WHERE origin = 'started' AND state <> 'closed' ORDER BY id"
+    )
+    found = []
+    for *fields, heartbeat_at, started_at, pid, started, place in rows:
+        process = None
+        if isinstance(pid, int) and isinstance(place, str):
+            process = ProcessName(pid, started, place)
+        gone = process is not None and processes.is_gone(process)
+        times = _number(heartbeat_at), _number(started_at)
+        found.append(StartedServer(*fields, *times, process, gone))
+    return found
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[StartedServer]) -> None:
+    """Write the rows of started servers again, where they are missing."""
+    for server in servers:
+        process = server.process
+        cursor.execute(
+            "INSERT OR IGNORE INTO game_servers (id, game, state, host, port, capacity, "
+            "heartbeat_at, started_at, proxy, pid, process_started, place) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                server.id,
+                server.game,
+                server.state,
+                server.host,
+                server.port,
+                server.capacity,
+                server.heartbeat_at,
+                server.started_at,
+                proxy,
+                process and process.pid,
+                process and process.started,
+                process and process.place,
+            ),
+        )
+
+
+def restore_slots(
+    cursor: sqlite3.Cursor, proxy: str, slots: Iterable[SlotRow], now: float
+) -> list[str]:
+    """Write slots again, where they are missing.
+
+    :return: the sessions for which there is no room any more.
+    """
+    homeless = []
+    for slot in slots:
+        try:
+            cursor.execute(
+                "INSERT INTO slots (session, server, proxy, player, guest, address, game, state, "
+                "queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO NOTHING",
+                (
+                    slot.session,
+                    slot.server,
+                    proxy,
+                    slot.player,
+                    slot.guest,
+                    slot.address,
+                    slot.game,
+                    slot.state,
+                    now,
+                ),
+            )
+        except sqlite3.IntegrityError:
+            homeless.append(slot.session)
+    return homeless
+
+
+def record_process(cursor: sqlite3.Cursor, server: str, process: ProcessName) -> None:
+    """Remember which process a started server is."""
+    cursor.execute(
+        "UPDATE game_servers SET pid = ?, process_started = ?, place = ? WHERE id = ?",
+        (process.pid, process.started, process.place, server),
+    )
+
+
+def close_server(cursor: sqlite3.Cursor, server: str, now: float) -> None:
+    """Its process has ended; a start that was under way has failed."""
+    row = cursor.execute(
+        "SELECT game, state FROM game_servers WHERE id = ? AND state <> 'closed'", (server,)
+    ).fetchone()
+    if row is None:
+        return
+    cursor.execute("UPDATE game_servers SET state = 'closed' WHERE id = ?", (server,))
+    if row[1] == "starting":
+        _count_failure(cursor, row[0], now)
+
+
+def fail_start(cursor: sqlite3.Cursor, server: str, game: str, now: float) -> bool:
+    """A start took too long; ``False`` when the server became ready after all."""
+    cursor.execute(
+        "UPDATE game_servers SET state = 'draining' WHERE id = ? AND state = 'starting'", (server,)
+    )
+    if not cursor.rowcount:
+        return False
+    _count_failure(cursor, game, now)
+    return True
+
+
+def _count_failure(cursor: sqlite3.Cursor, game: str, now: float) -> None:
+    cursor.execute("INSERT OR IGNORE INTO starts (game) VALUES (?)", (game,))
+    streak = cursor.execute("SELECT streak FROM starts WHERE game = ?", (game,)).fetchone()[0]
+    pause = min(START_PAUSE * 2 ** min(streak, 16), LONGEST_START_PAUSE)
+    cursor.execute(
+        "UPDATE starts SET failures = failures + 1, streak = streak + 1, not_before = ? "
+        "WHERE game = ?",
+        (now + pause, game),
+    )
+
+
+def set_state(cursor: sqlite3.Cursor, server: str, old: str, new: str) -> bool:
+    """Change a server's state, if it is still the old one."""
+    cursor.execute(
+        "UPDATE game_servers SET state = ? WHERE id = ? AND state = ?", (new, server, old)
+    )
+    return cursor.rowcount > 0
+
+
+def retire_server(cursor: sqlite3.Cursor, server: str, game: str, min_ready: int) -> bool:
+    """Set an idle server draining, unless somebody has taken a slot or it has to be kept warm."""
+    cursor.execute(
+        "UPDATE game_servers SET state = 'draining' WHERE id = ? AND taken = 0 AND ("
+        "state = 'draining' OR state = 'ready' AND ? < (SELECT count(*) FROM game_servers "
+        "WHERE game = ? AND state = 'ready' AND origin = 'started'))",
+        (server, min_ready, game),
+    )
+    return cursor.rowcount > 0
+
+
+def ban(
+    cursor: sqlite3.Cursor,
+    kind: str,
+    subject: str,
+    reason: str,
+    actor: str,
+    now: float,
+    until: float | None,
+) -> None:
+    """Ban a player or an address until then, ``None`` for ever; a longer ban stays as it is."""
+    cursor.execute(
+        "INSERT INTO bans (kind, subject, reason, actor, created_at, expires_at) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE SET "
+        "reason = excluded.reason, actor = excluded.actor, created_at = excluded.created_at, "
+        "expires_at = excluded.expires_at WHERE expires_at IS NOT NULL "
+        "AND (excluded.expires_at IS NULL OR expires_at < excluded.expires_at)",
+        (kind, subject, reason, actor, now, until),
+    )
+
+
+def sweep(cursor: sqlite3.Cursor, now: float) -> None:
+    """Remove tickets that have expired, and servers whose start failed long ago."""
+    cursor.execute("DELETE FROM used_tickets WHERE expires_at < ?", (now,))
+    # The others stay: what they counted is part of the farm's sums.
+    cursor.execute(
+        "DELETE FROM game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0 "
+        "AND connections_added = 0 AND started_at < ?",
+        (now - _FORGET_FAILED_AFTER,),
+    )

@@ -1,0 +1,122 @@
+"""How a game server is started: a process in a session of its own that outlives the proxy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gameproxy.config import GameConfig
+from gameproxy.farm.processes import Processes, ProcessName
+
+LISTEN_HOST: Final = "127.0.0.1"
+"""Where started game servers listen: they run on this machine, and only proxies have business there."""
+_LAUNCHER: Final = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class GameServerStarter:
+    """Starts game servers.
+
+    :param reactor: provides IReactorProcess.
+    :param folder: the configuration's folder, where they start.
+    :param database: the database's file; keys and output go to a folder beside it.
+    :param environment: what they inherit.
+    :param key_for: gives a game server's 32-byte key.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        processes: Processes,
+        folder: Path,
+        database: Path,
+        environment: Mapping[str, str],
+        key_for: Callable[[str], bytes],
+    ) -> None:
+        self._reactor = reactor
+        self._processes = processes
+        self._folder = folder.absolute()
+        self._database = database.absolute()
+        self._files = self._database.with_suffix(".servers")
+        self._environment = environment
+        self._key_for = key_for
+
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
+        """Start the game server for which there is a row in state ``starting``.
+
+        :param on_exit: called when its process has ended.
+        :raises OSError: it cannot be started.
+        """
+        self._files.mkdir(mode=0o700, exist_ok=True)
+        key_file = self._files / f"{server}.key"
+        _write_private(key_file, self._key_for(server).hex() + "\n")
+        output = os.open(
+            self._files / f"{server}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640
+        )
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        try:
+            transport = self._reactor.spawnProcess(
+                _Exit(server, key_file, on_exit),
+                sys.executable,
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, *self._command(game)],
+                env={**self._environment, **self._announce(server, game, key_file)},
+                path=str(self._folder),
+                childFDs={0: nothing, 1: output, 2: output},
+            )
+        finally:
+            os.close(nothing)
+            os.close(output)
+        return self._processes.name(transport.pid)
+
+    def _command(self, game: GameConfig) -> list[str]:
+        program, *arguments = game.command
+        if "/" in program:
+            program = str(self._folder / program)
+        return [program, *arguments]
+
+    def _announce(self, server: str, game: GameConfig, key_file: Path) -> dict[str, str]:
+        """The environment that docs/protocol, "What a started game server gets" promises."""
+        return {
+            "GAMEPROXY_SERVER_ID": server,
+            "GAMEPROXY_GAME": game.name,
+            "GAMEPROXY_FARM": f"sqlite:///{self._database}",
+            "GAMEPROXY_SECRET_FILE": str(key_file),
+            "GAMEPROXY_HOST": LISTEN_HOST,
+            "GAMEPROXY_PORT": "0",
+            "GAMEPROXY_CAPACITY": str(game.capacity),
+        }
+
+
+class _Exit(ProcessProtocol):
+    """Waits for the end of a game server."""
+
+    _log = Logger()
+
+    def __init__(self, server: str, key_file: Path, on_exit: Callable[[], None]) -> None:
+        self._server = server
+        self._key_file = key_file
+        self._on_exit = on_exit
+
+    def processEnded(self, reason: Failure) -> None:
+        level = self._log.info if reason.check(ProcessDone) else self._log.warn
+        level(
+            "game server {server} has ended: {reason}",
+            server=self._server,
+            reason=reason.getErrorMessage(),
+        )
+        self._key_file.unlink(missing_ok=True)
+        self._on_exit()
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)

@@ -1,0 +1,363 @@
+"""Who waits, for what, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gameproxy.interfaces import AttemptFailed
+from gameproxy.reasons import CloseReason
+from tests.farm_fixture import Client, World, listed
+
+DIAL = AttemptFailed(CloseReason.SERVER_UNREACHABLE, "connection refused")
+FULL = AttemptFailed(CloseReason.REFUSED, "full", busy=True)
+
+
+class QueueTests(SynchronousTestCase):
+    def world(self, *servers: object, **sections: Any) -> World:
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        return World(folder / "farm.db", servers=servers, **sections)
+
+    def again(self, client: Client, failure: AttemptFailed) -> None:
+        client.expect(client.farm.try_another(client.slots[-1], failure, client.waiting))
+
+    def test_order_of_arrival(self) -> None:
+        """Who came first gets the first slot that becomes free; the next moves up and is told."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second, third = (world.client(farm) for _ in range(3))
+        self.assertEqual((second.told, third.told), ([("queued", 1)], [("queued", 2)]))
+        farm.release(first.session)
+        world.reactor.settle()
+        self.assertEqual((second.server, third.server), ("a", None))
+        self.assertEqual(third.told, [("queued", 2), ("queued", 1)])
+
+    def test_nobody_overtakes(self) -> None:
+        """While somebody waits, a slot that has just become free is not for those who come now."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        farm.release(first.session)
+        late = Client(farm, "late", "chess")
+        world.reactor.settle()
+        self.assertEqual((second.server, late.server), ("a", None))
+
+    def test_order_over_two_proxies(self) -> None:
+        """The queue is one for all proxies: a slot freed at one goes to who waits longest at the other."""
+        world = self.world(listed("a", capacity=1))
+        one, two = world.proxy(), world.proxy()
+        first = world.client(one)
+        second, third = world.client(two), world.client(one)
+        self.assertEqual((second.told, third.told), ([("queued", 1)], [("queued", 2)]))
+        one.release(first.session)
+        world.reactor.pass_time(0.05)
+        self.assertEqual((second.server, third.server), ("a", None))
+        self.assertEqual(third.told[-1], ("queued", 1))
+
+    def test_who_leaves_costs_the_others_nothing(self) -> None:
+        """One who waits and is cancelled hears no more, and those behind move up."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second, third = (world.client(farm) for _ in range(3))
+        second.result.cancel()
+        farm.release(second.session)
+        world.reactor.settle()
+        self.assertEqual(third.told[-1], ("queued", 1))
+        farm.release(first.session)
+        world.reactor.settle()
+        self.assertEqual((second.server, third.server), (None, "a"))
+        self.assertEqual(world.sql("SELECT session FROM slots"), [(third.session,)])
+
+    def test_cancelled_and_released_before_the_database_answered(self) -> None:
+        """A session that goes while its slot is being taken leaves nothing behind."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = Client(farm, "s", "chess")
+        client.result.cancel()
+        farm.release("s")
+        world.reactor.settle()
+        self.assertEqual((client.slots, world.counts("a")), ([], (0, 0, 0, 0)))
+
+    def test_queue_full(self) -> None:
+        """Beyond queue_size nobody waits: told when to come again, and the ticket is not spent."""
+        world = self.world(listed("a", capacity=1), selection={"queue_size": 1})
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        third = world.client(farm, ticket="t")
+        self.assertEqual(third.reason, "queue_full")
+        self.assertGreater(third.refusals[0].retry_after or 0, 0)
+        farm.release(second.session)
+        farm.release(third.session)
+        world.reactor.settle()
+        again = world.client(farm, ticket="t")
+        self.assertEqual((first.server, again.told), ("a", [("queued", 1)]))
+
+    def test_no_queue_at_all(self) -> None:
+        """With queue_size 0 a free slot is given all the same."""
+        world = self.world(listed("a", capacity=1), selection={"queue_size": 0})
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        self.assertEqual((first.server, second.reason), ("a", "queue_full"))
+
+    def test_queue_timeout(self) -> None:
+        """Who has waited for queue_timeout is refused, and its position is free at once."""
+        world = self.world(listed("a", capacity=1), selection={"queue_timeout": 3.0})
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        world.reactor.pass_time(2.0, 0.1)
+        third = world.client(farm)
+        world.reactor.pass_time(0.9, 0.1)
+        self.assertEqual(second.reason, None)
+        world.reactor.pass_time(0.2, 0.1)
+        self.assertEqual((second.reason, third.told[-1]), ("queue_timeout", ("queued", 1)))
+        self.assertEqual(first.server, "a")
+
+    def test_no_server(self) -> None:
+        """Where there is no game server and none can be started, nobody waits."""
+        world = self.world(listed("a", game="go"))
+        self.assertEqual(world.client(world.proxy()).reason, "no_server")
+
+    def test_set_draining_by_hand(self) -> None:
+        """A state changed by hand is heeded at the next selection."""
+        world = self.world(listed("a"), listed("b"))
+        farm = world.proxy()
+        world.sql("UPDATE game_servers SET state = 'draining' WHERE id = 'a'")
+        self.assertEqual(world.client(farm).server, "b")
+        world.sql("UPDATE game_servers SET state = 'draining' WHERE id = 'b'")
+        self.assertEqual(world.client(farm).reason, "no_server")
+
+    def test_another_after_a_failed_dial(self) -> None:
+        """After a failed dial a session gets another server, and the failed one rests for all."""
+        world = self.world(listed("a"), listed("b"))
+        farm = world.proxy()
+        client = world.client(farm)
+        self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual([slot.server for slot in client.slots], ["a", "b"])
+        self.assertEqual((world.counts("a")[0], world.counts("b")[0]), (0, 1))
+        self.assertEqual(world.client(farm).server, "b")
+
+    def test_nothing_left_to_try(self) -> None:
+        """When the last server failed, the session ends with that failure; the next is told when to come again."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        self.again(client, AttemptFailed(CloseReason.HANDSHAKE_FAILED, "bad MAC"))
+        world.reactor.settle()
+        self.assertEqual(client.reason, "handshake_failed")
+        farm.release(client.session)
+        later = world.client(farm)
+        self.assertEqual(later.reason, "handshake_failed")
+        self.assertAlmostEqual(later.refusals[0].retry_after or 0, 1.0, places=3)
+        world.reactor.pass_time(1.0, 0.1)
+        self.assertEqual(world.client(farm).server, "a")
+
+    def test_rests_grow_and_end(self) -> None:
+        """A server rests 1 s, then 2, up to 60; one session that gets in ends that."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        pauses = []
+        for _ in range(8):
+            client = world.client(farm)
+            self.again(client, DIAL)
+            world.reactor.settle()
+            farm.release(client.session)
+            pauses.append(world.client(farm).refusals[0].retry_after or 0)
+            world.reactor.pass_time(pauses[-1], pauses[-1])
+        self.assertEqual([round(p) for p in pauses], [1, 2, 4, 8, 16, 32, 60, 60])
+        client = world.client(farm)
+        farm.relaying(client.slots[0])
+        farm.release(client.session)
+        client = world.client(farm)
+        self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual(round(world.client(farm).refusals[0].retry_after or 0), 1)
+
+    def test_attempts(self) -> None:
+        """After ``attempts`` failures no other server is tried."""
+        world = self.world(*(listed(name) for name in "abcd"))
+        farm = world.proxy()
+        client = world.client(farm)
+        for _ in range(3):
+            self.again(client, DIAL)
+            world.reactor.settle()
+        self.assertEqual([slot.server for slot in client.slots], ["a", "b", "c"])
+        self.assertEqual(client.reason, "server_unreachable")
+
+    def test_all_full(self) -> None:
+        """When every server answers full, the session waits and tries once a second until queue_timeout."""
+        world = self.world(
+            listed("a"), listed("b"), selection={"queue_timeout": 5.0, "attempts": 1}
+        )
+        farm = world.proxy()
+        client = world.client(farm)
+        attempts = []
+        end = world.reactor.seconds() + 6
+        begin = world.reactor.seconds()
+        while world.reactor.seconds() < end and client.reason is None:
+            if len(client.slots) > len(attempts):
+                attempts.append((client.slots[-1].server, round(world.reactor.seconds() - begin)))
+                self.again(client, FULL)
+            world.reactor.pass_time(0.05, 0.05)
+        self.assertEqual(client.reason, "queue_timeout")
+        self.assertEqual(attempts[:2], [("a", 0), ("b", 0)])
+        self.assertTrue(4 <= len([a for a in attempts if a[0] == "a"]) <= 6, attempts)
+        self.assertIn(("queued", 1), client.told)
+
+    def test_try_another_without_a_slot(self) -> None:
+        """A session that is over, or whose row somebody deleted, gets nothing."""
+        world = self.world(listed("a"), listed("b"))
+        farm = world.proxy()
+        client = world.client(farm)
+        world.sql("DELETE FROM slots")
+        self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual(client.reason, "internal")
+        farm.release(client.session)
+        self.again(client, DIAL)
+        self.assertEqual(len(client.refusals), 2)
+        world.reactor.settle()
+        self.assertEqual(world.counts("a"), (0, 0, 0, 0))
+
+    def test_same_session_twice(self) -> None:
+        """A session's id is good for one slot."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        client.expect(farm.acquire(client.request, client.waiting))
+        self.assertEqual(client.reason, "internal")
+        self.assertEqual(world.counts("a"), (1, 0, 0, 0))
+
+    def test_row_lost_while_waiting(self) -> None:
+        """One whose row somebody deleted is refused and waits no longer."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        world.client(farm)
+        second = world.client(farm)
+        world.sql("DELETE FROM slots WHERE session = ?", second.session)
+        world.reactor.pass_time(0.05)
+        self.assertEqual(second.reason, "internal")
+
+
+class StartingTests(SynchronousTestCase):
+    """Game servers are started for those who wait."""
+
+    def world(self, **game: Any) -> World:
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 3, **game}
+        return World(folder / "farm.db", games=[chess])
+
+    def test_started_for_who_waits(self) -> None:
+        """The first one who comes starts a server and gets a slot within 50 ms of its readiness."""
+        world = self.world()
+        farm = world.proxy()
+        client = world.client(farm)
+        self.assertEqual(client.told, [("starting", 1)])
+        (server,) = world.starter.started
+        self.assertRegex(server, "^chess-[0-9a-f]{6}$")
+        pid = world.starter.pids[server]
+        self.assertEqual(
+            world.sql("SELECT pid, process_started FROM game_servers"),
+            [(pid, f"start of {server}")],
+        )
+        world.ready(server)
+        world.reactor.pass_time(0.05)
+        self.assertEqual((client.server, client.slots[0].port), (server, 5000))
+
+    def test_as_many_as_needed(self) -> None:
+        """Servers are started for all who wait, by capacity, and no more than max_servers."""
+        world = self.world()
+        one, two = world.proxy(), world.proxy()
+        started = []
+        for number in range(9):
+            world.client(one if number % 2 else two)
+            started.append(len(world.starter.started))
+        self.assertEqual(started, [1, 1, 2, 2, 3, 3, 3, 3, 3])
+
+    def test_failed_starts(self) -> None:
+        """After start_attempts failures in a row who waited for all of them is refused; who came later waits on."""
+        world = self.world(start_attempts=2)
+        farm = world.proxy()
+        first = world.client(farm)
+        world.starter.end(world.starter.started[0])
+        world.reactor.settle()
+        second = world.client(farm)
+        self.assertEqual((first.reason, len(world.starter.started)), (None, 1))
+        world.reactor.pass_time(2.0, 0.05)
+        self.assertEqual(len(world.starter.started), 2)
+        world.starter.end(world.starter.started[1])
+        world.reactor.settle()
+        self.assertEqual((first.reason, second.reason), ("start_failed", None))
+        world.reactor.pass_time(3.0, 0.05)
+        world.ready(world.starter.started[2])
+        world.reactor.pass_time(0.05)
+        self.assertEqual(second.server, world.starter.started[2])
+        self.assertEqual(world.sql("SELECT streak, failures FROM starts"), [(0, 2)])
+
+    def test_cannot_be_started_at_all(self) -> None:
+        """A command that cannot be run is a failed start too."""
+        world = self.world(start_attempts=1)
+        world.starter.broken = FileNotFoundError("no chessd")
+        client = world.client(world.proxy())
+        self.assertEqual(client.reason, "start_failed")
+        self.flushLoggedErrors()
+
+    def test_start_timeout(self) -> None:
+        """A server that is not ready in start_timeout has failed: it is stopped, at last by force."""
+        world = self.world(start_timeout=3.0, start_attempts=1, stop_grace=2.0)
+        farm = world.proxy()
+        client = world.client(farm)
+        world.reactor.pass_time(4.0, 0.05)
+        self.assertEqual(client.reason, "start_failed")
+        pid = world.starter.pids[world.starter.started[0]]
+        self.assertEqual(world.processes.signals, [(pid, 15, False)])
+        world.reactor.pass_time(2.0, 0.05)
+        self.assertEqual(world.processes.signals[1:], [(pid, 9, True)])
+        world.ready(world.starter.started[0])
+        self.assertEqual(world.sql("SELECT state FROM game_servers"), [("draining",)])
+        world.starter.end(world.starter.started[0])
+        world.reactor.settle()
+        self.assertEqual(world.sql("SELECT state FROM game_servers"), [("closed",)])
+
+    def test_another_server_after_a_failure(self) -> None:
+        """When a started server cannot be reached, another is started for the session."""
+        world = self.world()
+        farm = world.proxy()
+        client = world.client(farm)
+        world.ready(world.starter.started[0])
+        world.reactor.pass_time(0.05)
+        client.expect(farm.try_another(client.slots[0], DIAL, client.waiting))
+        world.reactor.settle()
+        self.assertEqual(len(world.starter.started), 2)
+        world.ready(world.starter.started[1])
+        world.reactor.pass_time(0.05)
+        self.assertEqual(client.server, world.starter.started[1])
+
+    def test_all_servers_failed(self) -> None:
+        """When as many servers as may be have failed one session, it ends with that."""
+        world = self.world(max_servers=1)
+        farm = world.proxy()
+        client = world.client(farm)
+        world.ready(world.starter.started[0])
+        world.reactor.pass_time(0.05)
+        client.expect(farm.try_another(client.slots[0], DIAL, client.waiting))
+        world.reactor.settle()
+        self.assertEqual(client.reason, "server_unreachable")
+
+    def test_max_servers_held_by_draining_ones(self) -> None:
+        """Who waits while draining servers hold all places gets a new server when one of them has ended."""
+        world = self.world(max_servers=1)
+        farm = world.proxy()
+        world.client(farm)
+        (server,) = world.starter.started
+        world.ready(server)
+        world.sql("UPDATE game_servers SET state = 'draining'")
+        world.reactor.pass_time(0.05)
+        self.assertEqual(len(world.starter.started), 1)
+        world.starter.end(server)
+        world.reactor.settle()
+        self.assertEqual(len(world.starter.started), 2)
