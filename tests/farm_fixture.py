@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from gameproxy.config import Config, GameConfig
 from gameproxy.farm import FarmStore, GameFarm, ProcessName
 from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
 from gameproxy.reasons import Refusal
-from tests.inline_threads import InlineReactor
+from tests.inline_threads import InlineReactor, Node
 
 
 def counting_entropy() -> Callable[[int], bytes]:
@@ -34,11 +35,19 @@ class FakeProcesses:
     """
 
     def __init__(self) -> None:
-        self.running: dict[int, str] = {1: "proxy"}
+        self.running: dict[int, str] = {}
         self.signals: list[tuple[int, int, bool]] = []
+        self.current = 1
+
+    def seen_by(self, pid: int) -> FakeProcesses:
+        """The same table as the process with that pid sees it."""
+        self.running[pid] = f"start of {pid}"
+        view = copy(self)
+        view.current = pid
+        return view
 
     def me(self) -> ProcessName:
-        return self.name(1)
+        return self.name(self.current)
 
     def name(self, pid: int) -> ProcessName:
         return ProcessName(pid, self.running.get(pid), "here")
@@ -134,23 +143,33 @@ class World:
         self.evicted: list[tuple[str, str]] = []
         self.starter = FakeStarter(self.processes)
         self.count = 0
+        self.nodes: dict[str, tuple[Node, int]] = {}
 
     def proxy(self, **sections: Any) -> GameFarm:
         """Another proxy of this farm, started."""
+        node = Node(self.reactor)
+        pid = len(self.nodes) + 1
         farm = GameFarm(
             Config.model_validate({**self.sections, **sections}),
-            FarmStore(str(self.path), self.reactor, self.reactor.threads),  # type: ignore[arg-type]
+            FarmStore(str(self.path), node, self.reactor.threads),  # type: ignore[arg-type]
             self.starter,
-            self.processes,
-            self.reactor,
+            self.processes.seen_by(pid),
+            node,
             self.entropy,
             lambda server: server.encode().ljust(32, b"\0")[:32],
             lambda session, refusal: self.evicted.append((session, str(refusal.reason))),
         )
+        self.nodes[farm.proxy] = (node, pid)
         started = farm.start()
         self.reactor.settle()
         assert started.called
         return farm
+
+    def kill(self, farm: GameFarm) -> None:
+        """Its process is killed: nothing of it happens any more."""
+        node, pid = self.nodes[farm.proxy]
+        node.alive = False
+        del self.processes.running[pid]
 
     def client(self, farm: GameFarm, game: str = "chess", **identity: Any) -> Client:
         """A new session that asks for a slot; what can happen at once has happened."""

@@ -16,10 +16,14 @@ class InlineThreadPool:
     """Takes the place of ``twisted.python.threadpool.ThreadPool``.
 
     :ivar held: when true, work is kept until :meth:`run`.
+    :ivar broken: when set, what all work fails with.
+    :ivar count: how much work was done.
     """
 
     def __init__(self) -> None:
         self.held = False
+        self.broken: Exception | None = None
+        self.count = 0
         self.work: list[Callable[[], None]] = []
 
     def start(self) -> None:
@@ -32,7 +36,10 @@ class InlineThreadPool:
         self, on_result: Callable[[bool, Any], None], function: Any, *args: Any, **kwargs: Any
     ) -> None:
         def work() -> None:
+            self.count += 1
             try:
+                if self.broken is not None:
+                    raise self.broken
                 result = function(*args, **kwargs)
             except BaseException:
                 on_result(False, Failure())
@@ -91,3 +98,27 @@ class InlineReactor(Clock):
         while self.seconds() < end:
             self.advance(min(step, end - self.seconds()))
             self.settle()
+
+
+class Node:
+    """One process's view of an :class:`InlineReactor`: it can be killed, and then nothing of it happens any more.
+
+    :ivar alive: whether it has not been killed.
+    """
+
+    def __init__(self, reactor: InlineReactor) -> None:
+        self._reactor = reactor
+        self.alive = True
+
+    def callLater(self, delay: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._reactor.callLater(delay, self._run, function, args, kwargs)
+
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        self._reactor.callFromThread(self._run, function, args, kwargs)
+
+    def _run(self, function: Any, args: Any, kwargs: Any) -> None:
+        if self.alive:
+            function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)

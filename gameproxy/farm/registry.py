@@ -134,8 +134,8 @@ def started_servers(cursor: sqlite3.Cursor, processes: Processes) -> list[Starte
         if isinstance(pid, int) and isinstance(place, str):
             process = ProcessName(pid, started, place)
         gone = process is not None and processes.is_gone(process)
-        times = _number(heartbeat_at), _number(started_at)
-        found.append(StartedServer(*fields, *times, process, gone))
+        fields += _number(heartbeat_at), _number(started_at), process, gone
+        found.append(StartedServer(*fields))
     return found
 
 

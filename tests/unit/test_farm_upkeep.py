@@ -1,0 +1,336 @@
+"""What the farm does without being asked: dead proxies, lost and idle servers, bans, replaced sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gameproxy.farm.keeper import Standstill
+from tests.farm_fixture import World, listed
+
+
+class UpkeepTests(SynchronousTestCase):
+    def world(self, *servers: object, **game: Any) -> World:
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 3, **game}
+        return World(folder / "farm.db", games=[chess], servers=servers)
+
+    def with_server(self, **game: Any) -> tuple[World, Any, str]:
+        """A world, a proxy, and a started server that is ready and empty."""
+        world = self.world(**game)
+        farm = world.proxy()
+        client = world.client(farm)
+        server = world.starter.started[0]
+        world.ready(server)
+        world.reactor.pass_time(0.05)
+        farm.release(client.session)
+        world.reactor.settle()
+        return world, farm, server
+
+    def state(self, world: World, server: str) -> str:
+        return str(world.sql("SELECT state FROM game_servers WHERE id = ?", server)[0][0])
+
+    def test_lost_and_back(self) -> None:
+        """A heartbeat that stands still for 15 s makes a server lost, a new one ready again; sessions stay."""
+        world, farm, server = self.with_server()
+        client = world.client(farm)
+        farm.relaying(client.slots[0])
+        world.reactor.pass_time(14.0, 0.25)
+        self.assertEqual(self.state(world, server), "ready")
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(self.state(world, server), "lost")
+        self.assertEqual((world.counts(server)[1], world.evicted), (1, []))
+        world.sql("UPDATE game_servers SET heartbeat_at = 1")
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual(self.state(world, server), "ready")
+
+    def test_regular_heartbeats(self) -> None:
+        """A server whose heartbeat moves stays ready, whatever its clock says."""
+        world, _, server = self.with_server(stop_when_idle=1000.0)
+        for second in range(60):
+            world.reactor.pass_time(1.0, 0.5)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", float(second % 7))
+        self.assertEqual(self.state(world, server), "ready")
+
+    def test_lost_server_at_a_new_proxy(self) -> None:
+        """A proxy that sees a lost server for the first time does not take that for a new heartbeat."""
+        world, farm, server = self.with_server()
+        world.reactor.pass_time(17.0, 0.25)
+        farm.stop()
+        world.proxy()
+        world.reactor.pass_time(5.0, 0.25)
+        self.assertEqual(self.state(world, server), "lost")
+
+    def test_process_ended(self) -> None:
+        """When the process has ended its row is closed, by whoever looks after it."""
+        world, farm, server = self.with_server()
+        farm.stop()
+        world.proxy()
+        del world.processes.running[world.starter.pids[server]]
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual(self.state(world, server), "closed")
+
+    def test_restarted_proxy_takes_its_servers_back(self) -> None:
+        """After an orderly stop or a kill the next proxy uses the servers that still run."""
+        world, farm, server = self.with_server()
+        farm.stop()
+        world.reactor.settle()
+        again = world.proxy()
+        client = world.client(again)
+        self.assertEqual(client.server, server)
+        self.assertEqual(len(world.starter.started), 1)
+
+    def test_killed_proxy_loses_its_slots_when_it_restarts(self) -> None:
+        """Slots of a proxy whose process is gone are free as soon as another proxy starts."""
+        world = self.world(listed("a", capacity=1))
+        dead = world.proxy()
+        client = world.client(dead)
+        dead.relaying(client.slots[0])
+        world.reactor.settle()
+        world.kill(dead)
+        farm = world.proxy()
+        self.assertEqual(world.counts("a"), (0, 0, 1, 1))
+        self.assertEqual(world.client(farm).server, "a")
+
+    def test_silent_proxy_loses_its_slots(self) -> None:
+        """A proxy that cannot be looked up loses its slots 15 s after its last sign of life."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        world.sql(
+            "INSERT INTO proxies VALUES ('far', ?, 77, 'x', 'here far')", world.reactor.seconds()
+        )
+        world.sql(
+            "INSERT INTO slots (session, server, proxy, player, guest, address, game, state, queued_at) "
+            "VALUES ('x', 'a', 'far', 'p', 0, '', 'chess', 'connected', 0)"
+        )
+        world.reactor.pass_time(13.0, 0.25)
+        self.assertEqual(world.counts("a")[1], 1)
+        world.reactor.pass_time(4.0, 0.25)
+        self.assertEqual(world.counts("a")[1], 0)
+        self.assertEqual(len(world.sql("SELECT id FROM proxies")), 1)
+        farm.stop()
+
+    def test_proxy_swept_away_by_mistake(self) -> None:
+        """A living proxy whose row is gone comes back, and its slots with it."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        connection_rows = world.sql("SELECT count(*) FROM slots")
+        world.sql("PRAGMA foreign_keys = ON")
+        world.sql("DELETE FROM slots")
+        world.sql("DELETE FROM proxies")
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(world.sql("SELECT count(*) FROM slots"), connection_rows)
+        self.assertEqual(world.counts("a")[1], 1)
+
+    def test_no_room_after_coming_back(self) -> None:
+        """A session whose slot was given to others meanwhile ends with internal."""
+        world = self.world(listed("a", capacity=1))
+        farm, other = world.proxy(), world.proxy()
+        client = world.client(farm)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        world.sql("DELETE FROM slots")
+        world.sql("DELETE FROM proxies WHERE id = ?", farm.proxy)
+        self.assertEqual(world.client(other).server, "a")
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(world.evicted, [(client.session, "internal")])
+        self.assertEqual(world.counts("a")[0], 1)
+
+    def test_idle_servers_stop(self) -> None:
+        """A server without a slot for stop_when_idle is stopped; one that is used is not."""
+        world, farm, server = self.with_server(stop_when_idle=10.0, stop_grace=5.0)
+        pid = world.starter.pids[server]
+        for beat in range(8):
+            client = world.client(farm)
+            farm.relaying(client.slots[0])
+            farm.release(client.session)
+            world.reactor.pass_time(5.0, 0.25)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+        self.assertEqual((self.state(world, server), world.processes.signals), ("ready", []))
+        world.reactor.pass_time(8.0, 0.25)
+        self.assertEqual(
+            (self.state(world, server), world.processes.signals), ("draining", [(pid, 15, False)])
+        )
+        world.starter.end(server)
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual((self.state(world, server), len(world.processes.signals)), ("closed", 1))
+
+    def test_taken_servers_never_stop(self) -> None:
+        """A slot that is only reserved keeps a server too."""
+        world, farm, server = self.with_server(stop_when_idle=2.0)
+        world.client(farm)
+        for beat in range(8):
+            world.reactor.pass_time(2.0, 0.25)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+        self.assertEqual((self.state(world, server), world.processes.signals), ("ready", []))
+
+    def test_min_ready(self) -> None:
+        """min_ready servers are started at once, kept when idle, and replaced when they end."""
+        world = self.world(min_ready=2, stop_when_idle=2.0)
+        world.proxy()
+        self.assertEqual(len(world.starter.started), 2)
+        for server in world.starter.started:
+            world.ready(server)
+        for beat in range(5):
+            world.reactor.pass_time(2.0, 0.25)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+        self.assertEqual(world.processes.signals, [])
+        world.starter.end(world.starter.started[0])
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual(len(world.starter.started), 3)
+
+    def test_stop_server(self) -> None:
+        """farm stop ends a server: asked first, killed with its group after stop_grace; not a listed one."""
+        world, farm, server = self.with_server(stop_grace=3.0)
+        pid = world.starter.pids[server]
+        done: list[bool] = []
+        for name in (server, "nobody"):
+            farm.stop_server(name).addCallback(done.append)
+        world.reactor.pass_time(2.9, 0.1)
+        self.assertEqual((done, world.processes.signals), ([True, False], [(pid, 15, False)]))
+        self.assertEqual(self.state(world, server), "draining")
+        world.reactor.pass_time(0.2, 0.1)
+        self.assertEqual(world.processes.signals[1:], [(pid, 9, True)])
+
+    def test_start_and_drain_server(self) -> None:
+        """Operators start servers up to max_servers, and drain them."""
+        world = self.world(max_servers=1)
+        farm = world.proxy()
+        results: list[Any] = []
+        for game in ("chess", "chess", "go"):
+            farm.start_server(game).addCallbacks(
+                results.append, lambda f: results.append(str(f.value.reason))
+            )
+        world.reactor.settle()
+        (server,) = world.starter.started
+        self.assertEqual(results, [server, "no_server", "unknown_game"])
+        world.ready(server)
+        farm.drain_server(server).addCallback(results.append)
+        farm.drain_server("nobody").addCallback(results.append)
+        world.reactor.settle()
+        self.assertEqual((results[3:], self.state(world, server)), ([True, False], "draining"))
+
+    def test_start_of_a_dead_proxy(self) -> None:
+        """A row in state starting whose proxy died before it could start anything is closed in the end."""
+        world = self.world(start_timeout=3.0)
+        world.proxy()
+        world.sql(
+            "INSERT INTO game_servers (id, game, state, capacity, started_at, proxy) "
+            "VALUES ('chess-x', 'chess', 'starting', 2, ?, 'dead')",
+            world.reactor.seconds(),
+        )
+        world.reactor.pass_time(5.0, 0.25)
+        self.assertEqual(self.state(world, "chess-x"), "closed")
+
+    def test_server_of_another_container(self) -> None:
+        """A lost server whose process cannot be looked up is closed after five minutes: it holds no place for ever."""
+        world = self.world()
+        world.proxy()
+        world.sql(
+            "INSERT INTO game_servers (id, game, state, host, port, capacity, pid, process_started, place) "
+            "VALUES ('chess-x', 'chess', 'lost', '127.0.0.1', 5, 2, 9, 'x', 'here far')"
+        )
+        world.reactor.pass_time(290.0, 0.75)
+        self.assertEqual(self.state(world, "chess-x"), "lost")
+        world.reactor.pass_time(20.0, 0.75)
+        self.assertEqual(self.state(world, "chess-x"), "closed")
+
+    def test_bans_end_live_sessions(self) -> None:
+        """A player or network banned by anybody loses its sessions within a second, once."""
+        world = self.world(listed("a", capacity=9))
+        farm = world.proxy()
+        anna = world.client(farm, player="anna")
+        bert = world.client(farm, player="bert", address="198.51.100.7")
+        world.client(farm, player="carl")
+        world.sql("INSERT INTO bans (kind, subject) VALUES ('address', '198.51.100.0/24')")
+        farm.ban("anna", 60.0, "shouting", "kick")
+        world.reactor.pass_time(1.0)
+        self.assertEqual(
+            sorted(world.evicted), [(anna.session, "banned"), (bert.session, "banned")]
+        )
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(len(world.evicted), 2)
+
+    def test_kicked_through_the_database(self) -> None:
+        """A mark on a slot, made by any process, ends the session with that reason within a second."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client, other = world.client(farm), world.client(farm)
+        world.sql("UPDATE slots SET evict = 'kicked' WHERE session = ?", client.session)
+        world.sql("UPDATE slots SET evict = 'rubbish' WHERE session = ?", other.session)
+        world.reactor.pass_time(1.0)
+        self.assertEqual(world.evicted, [(client.session, "kicked"), (other.session, "kicked")])
+
+    def test_replaced_at_another_proxy(self) -> None:
+        """A player who comes to another proxy ends the session at the first within a second."""
+        world = self.world(listed("a", capacity=9))
+        one, two = world.proxy(), world.proxy()
+        first = world.client(one, player="anna")
+        second = world.client(two, player="anna")
+        self.assertEqual((second.server, world.evicted), ("a", []))
+        world.reactor.pass_time(1.0)
+        self.assertEqual(world.evicted, [(first.session, "replaced")])
+
+    def test_expired_tickets_are_forgotten(self) -> None:
+        """Used tickets stay as long as they could be used again, and no longer."""
+        world = self.world(listed("a", capacity=9))
+        farm = world.proxy()
+        world.client(farm, ticket="long")
+        world.sql("INSERT INTO used_tickets VALUES ('short', ?)", world.reactor.seconds() + 8)
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(len(world.sql("SELECT jti FROM used_tickets")), 2)
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(world.sql("SELECT jti FROM used_tickets"), [("long",)])
+
+    def test_failed_starts_are_forgotten(self) -> None:
+        """Rows of servers that never served anybody go an hour after they closed; what counted stays."""
+        world = self.world()
+        world.proxy()
+        for name, added in (("chess-x", 0), ("chess-y", 3)):
+            world.sql(
+                "INSERT INTO game_servers (id, game, state, capacity, started_at) VALUES (?, 'chess', 'closed', 1, ?)",
+                name,
+                world.reactor.seconds() - 4000,
+            )
+            world.sql("UPDATE game_servers SET connections_added = ? WHERE id = ?", added, name)
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(world.sql("SELECT id FROM game_servers"), [("chess-y",)])
+
+    def test_an_idle_proxy_is_quiet(self) -> None:
+        """With nobody there, the database is asked at most twice a second."""
+        world = self.world(listed("a"))
+        world.proxy()
+        world.reactor.pass_time(1.0)
+        before = world.reactor.threads.count
+        world.reactor.pass_time(30.0, 0.25)
+        self.assertLessEqual(world.reactor.threads.count - before, 60)
+
+    def test_database_out_of_reach_counts_for_nothing(self) -> None:
+        """Time in which the proxy could not read the database does not make a server lost."""
+        world, _, server = self.with_server()
+        world.reactor.pass_time(10.0, 0.25)
+        world.reactor.threads.broken = OSError("disk")
+        world.reactor.pass_time(30.0, 0.25)
+        world.reactor.threads.broken = None
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual(self.state(world, server), "ready")
+        world.reactor.pass_time(8.0, 0.25)
+        self.assertEqual(self.state(world, server), "lost")
+        self.flushLoggedErrors()
+
+
+class StandstillTests(SynchronousTestCase):
+    def test_measures(self) -> None:
+        """Time is counted from the first sight, and again from each change; what is absent is forgotten."""
+        stand = Standstill()
+        self.assertEqual((stand.observe({"a": 1}, 5.0), stand.moved), ({"a": 0.0}, []))
+        self.assertEqual((stand.observe({"a": 1}, 5.0), stand.moved), ({"a": 5.0}, []))
+        self.assertEqual((stand.observe({"a": 2}, 5.0), stand.moved), ({"a": 0.0}, ["a"]))
+        self.assertEqual(stand.observe({}, 5.0), {})
+        self.assertEqual((stand.observe({"a": 3}, 5.0), stand.moved), ({"a": 0.0}, []))
