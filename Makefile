@@ -1,0 +1,48 @@
+# The two commands: `make demo` and `make test`. Both make .venv by themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint docs bench clean
+
+# Shows proxy, farm and an echo game with 10 bots, until Ctrl-C; FOR=10 for ten seconds.
+demo: .venv/demo.stamp
+	$(BIN)/gameproxy demo $(if $(FOR),--for $(FOR))
+
+test: .venv/test.stamp lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/docs.stamp
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
+# Needs cc, libssl-dev and haproxy; see benchmarks/README.md.
+bench: .venv/test.stamp
+	$(BIN)/python benchmarks/bench_setup.py
+
+clean:
+	rm -rf .venv docs/_build .coverage .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "gameproxy needs Python 3.11 or later; say which one with: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "Python's venv is missing. On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/test.stamp: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/docs.stamp: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
