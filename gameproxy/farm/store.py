@@ -104,7 +104,7 @@ class FarmStore:
         self._closed: Deferred[None] | None = None
         self._incident: list[str] = []
         # Below: the database thread's own.
-        self._identity: tuple[int, int] | None = None
+        self._identities: dict[str, tuple[int, int]] = {}
         self._restored = False
 
     def write(self, operation: Operation[T]) -> Deferred[T]:
@@ -218,20 +218,33 @@ class FarmStore:
         try:
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
                 connection.execute(f"PRAGMA {pragma}")
-            self._identity = self._path_identity()
+            # A first look makes the files that belong to the database.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._identities = {name: i for name in self._names() if (i := _identity(name))}
         except BaseException:
             connection.close()
             raise
         self._restored = False
 
-    def _path_identity(self) -> tuple[int, int] | None:
-        if self.path == ":memory:":
-            return None
-        try:
-            status = Path(self.path).stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+    def _names(self) -> list[str]:
+        """The database's file, and those that SQLite keeps beside it."""
+        return (
+            [] if self.path == ":memory:" else [self.path, f"{self.path}-wal", f"{self.path}-shm"]
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        """The connection to what is at the path now."""
+        connection: sqlite3.Connection = self._pool.connect()
+        if self.path == ":memory:" or _identity(self.path) == self._identities.get(self.path):
+            return connection
+        self._pool.disconnect(connection)
+        # The file was deleted or replaced. SQLite would play what is left of the old one's log into the new one; but
+        # another proxy may have been here first, and then the log is the new one's.
+        for name in self._names()[1:]:
+            identity = _identity(name)
+            if identity is not None and identity == self._identities.get(name):
+                Path(name).unlink(missing_ok=True)
+        return cast(sqlite3.Connection, self._pool.connect())
 
     def _transact(self, batch: Sequence[_Request]) -> list[Any]:
         """Run a batch.
@@ -239,16 +252,12 @@ class FarmStore:
         :return: for each request its result, or the Failure of what it raised.
         :raises StoreError, sqlite3.Error, OSError: nothing of the batch has happened.
         """
-        connection: sqlite3.Connection = self._pool.connect()
-        if self._path_identity() != self._identity:
-            self._pool.disconnect(connection)
-            connection = self._pool.connect()
+        connection = self._connect()
         cursor = connection.cursor()
         writes = not self._restored or any(request.writes for request in batch)
         try:
             cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            upgrade(cursor)
-            if not self._restored:
+            if upgrade(cursor) or not self._restored:
                 self.restore(cursor)
             outcomes = [_attempt(cursor, request.operation) for request in batch]
             cursor.execute("COMMIT")
@@ -281,14 +290,24 @@ def _is_alone(error: sqlite3.Error) -> bool:
     return code & 0xFF in _ALONE
 
 
-def upgrade(cursor: sqlite3.Cursor) -> None:
+def _identity(name: str) -> tuple[int, int] | None:
+    """Which file has that name now."""
+    try:
+        status = Path(name).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def upgrade(cursor: sqlite3.Cursor) -> bool:
     """Bring the schema up to date, in the transaction that is open.
 
+    :return: whether that was needed.
     :raises StoreError: the database is of a newer version of this program.
     """
     version = cast(int, cursor.execute("PRAGMA user_version").fetchone()[0])
     if version == SCHEMA_VERSION:
-        return
+        return False
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"the database has version {version}, this gameproxy knows {SCHEMA_VERSION}: "
@@ -299,6 +318,7 @@ def upgrade(cursor: sqlite3.Cursor) -> None:
             for statement in _statements(script):
                 cursor.execute(statement)
     cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return True
 
 
 def _scripts() -> list[tuple[int, str]]:
