@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gameproxy.config import Config, GameConfig
-from gameproxy.farm import FarmStore, GameFarm, ProcessName
+from gameproxy.farm import FarmStore, GameFarm, ProcessName, StoreError
 from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
 from gameproxy.reasons import Refusal
 from tests.inline_threads import InlineReactor, Node
@@ -143,6 +143,7 @@ class World:
         self.evicted: list[tuple[str, str]] = []
         self.starter = FakeStarter(self.processes)
         self.count = 0
+        self.started: list[GameFarm] = []
         self.nodes: dict[str, tuple[Node, int]] = {}
 
     def proxy(self, **sections: Any) -> GameFarm:
@@ -162,7 +163,10 @@ class World:
         self.nodes[farm.proxy] = (node, pid)
         started = farm.start()
         self.reactor.settle()
-        assert started.called
+        started.addCallbacks(
+            lambda _: self.started.append(farm), lambda f: f.trap(StoreError) and None
+        )
+        assert farm in self.started
         return farm
 
     def kill(self, farm: GameFarm) -> None:
@@ -177,6 +181,16 @@ class World:
         client = Client(farm, f"s{self.count}", game, **identity)
         self.reactor.settle()
         return client
+
+    def result(self, deferred: Any) -> Any:
+        """What a request comes to at once; of a refusal, the reason."""
+        results: list[Any] = []
+        deferred.addCallbacks(
+            results.append, lambda failure: results.append(str(failure.value.reason))
+        )
+        self.reactor.settle()
+        (result,) = results
+        return result
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         """As another process would write or read."""

@@ -96,6 +96,8 @@ class Placement:
         """Give back all slots of this proxy."""
         for session in list(self._seats):
             self.release(session)
+        if self._poll is not None and self._poll.active():
+            self._poll.cancel()
 
     def rows(self) -> list[SlotRow]:
         """The rows of all sessions, as far as they are known to be in the database. May be called in any thread."""

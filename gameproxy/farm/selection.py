@@ -10,16 +10,17 @@ from typing import Final
 from gameproxy.interfaces import Entropy
 
 _SUITS: Final = (
-    "FROM game_servers WHERE open = 1 AND game = :game AND load < :max_load "
+    "FROM game_servers WHERE open = 1 AND game = :game "
     "AND id NOT IN (SELECT value FROM json_each(:excluded))"
 )
 QUERIES: Final = {
-    "packed": f"SELECT id {_SUITS} ORDER BY load DESC, id LIMIT 1",
-    "least_connections": f"SELECT id {_SUITS} ORDER BY taken, id LIMIT 1",
+    "packed": f"SELECT id {_SUITS} AND load < :max_load ORDER BY load DESC, id LIMIT 1",
+    # The plus keeps SQLite from the index by load, which is in the wrong order here.
+    "least_connections": f"SELECT id {_SUITS} AND +load < :max_load ORDER BY taken, id LIMIT 1",
 }
 """The strategies that are an order; the indexes of the schema give it."""
-_COUNT: Final = f"SELECT count(*) {_SUITS}"
-_NTH: Final = f"SELECT id {_SUITS} ORDER BY id LIMIT 1 OFFSET :offset"
+_COUNT: Final = f"SELECT count(*) {_SUITS} AND load < :max_load"
+_NTH: Final = f"SELECT id {_SUITS} AND load < :max_load ORDER BY id LIMIT 1 OFFSET :offset"
 
 
 class Selector:
