@@ -14,7 +14,8 @@ plain      the game's alone   the game's alone        with the game's own first 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gameproxy.framing import FrameFormat, Verdict
@@ -56,9 +57,7 @@ class Dialect:
             raise ValueError(f"there is no dialect {name!r}")
         self._format = format
         self._relays_own_frames = name == "native"
-        self._own_frame_max = min(OWN_FRAME_MAX, format.max_frame)
-        # So many characters of a message always fit, however they are escaped (12 bytes each at the most).
-        self._safe_length = max(0, self._own_frame_max - 100) // 12
+        self._own_frame_max = min(OWN_FRAME_MAX, format.largest)
         self.begins_with_auth = name != "plain"
         self.early_verdicts: Verdicts = _NOBODY_SPEAKS_YET if self.begins_with_auth else None
         self.client_verdicts: Verdicts = _CLIENT_MAY if self._relays_own_frames else None
@@ -81,19 +80,19 @@ class Dialect:
         return self._before_welcome(welcome.encode())
 
     def error(self, refusal: Refusal) -> bytes:
-        """ERROR, which ends a session before WELCOME."""
-        body = encode_error(refusal.reason, refusal.message, refusal.retry_after)
-        if len(body) > self._own_frame_max:
-            message = refusal.message[: self._safe_length]
-            body = encode_error(refusal.reason, message, refusal.retry_after)
-        return self._before_welcome(body)
+        """ERROR, which ends a session before WELCOME. A message that is too long is cut."""
+        return self._before_welcome(
+            self._fitting(
+                refusal.message,
+                lambda message: encode_error(refusal.reason, message, refusal.retry_after),
+            )
+        )
 
     def close(self, reason: CloseReason, message: str) -> bytes:
-        """CLOSE, which ends a session after WELCOME."""
-        body = Notice(reason, message).encode(FrameType.CLOSE)
-        if len(body) > self._own_frame_max:
-            body = Notice(reason, message[: self._safe_length]).encode(FrameType.CLOSE)
-        return self.close_as_sent(body)
+        """CLOSE, which ends a session after WELCOME. A message that is too long is cut."""
+        return self.close_as_sent(
+            self._fitting(message, lambda message: Notice(reason, message).encode(FrameType.CLOSE))
+        )
 
     def close_as_sent(self, body: bytes) -> bytes:
         """The body of a CLOSE passed on."""
@@ -101,3 +100,14 @@ class Dialect:
 
     def _before_welcome(self, body: bytes) -> bytes:
         return self._format.encode(body) if self.begins_with_auth else b""
+
+    def _fitting(self, message: str, encode: Callable[[str], bytes]) -> bytes:
+        """The body with as much of a message as has room; others wrote it, so it may have any length."""
+        body = encode(message)
+        limit = self._own_frame_max
+        if len(body) <= limit:
+            return body
+        # No more characters than bytes fit, and fewer the more are escaped: which number does is searched for.
+        lengths = range(min(len(message), limit))
+        too_long = bisect_right(lengths, limit, key=lambda length: len(encode(message[:length])))
+        return encode(message[: too_long - 1])

@@ -67,8 +67,8 @@ def admitted_mac(key: bytes, json: bytes) -> bytes:
     return hmac.digest(key, _ADMITTED_LABEL + json, hashlib.sha256)
 
 
-def _open(key_mac: bytes, payload: bytes, name: str) -> None:
-    if not hmac.compare_digest(key_mac, payload[:MAC_BYTES]):
+def _check_mac(expected: bytes, payload: bytes, name: str) -> None:
+    if not hmac.compare_digest(expected, payload[:MAC_BYTES]):
         raise HandshakeError(f"the MAC of {name} is wrong")
 
 
@@ -106,7 +106,7 @@ class ProxyHandshake:
                 return self._answer(_split(body, FrameType.CHALLENGE))
             self._check(_split(body, FrameType.ADMITTED))
         except BadMessage as error:
-            raise HandshakeError(str(error)) from error
+            raise HandshakeError(str(error)) from None
         return None
 
     def _answer(self, payload: bytes) -> bytes:
@@ -119,7 +119,7 @@ class ProxyHandshake:
 
     def _check(self, payload: bytes) -> None:
         json = payload[MAC_BYTES:]
-        _open(admitted_mac(self._key, json), payload, "ADMITTED")
+        _check_mac(admitted_mac(self._key, json), payload, "ADMITTED")
         admitted = decode_admitted(json)
         if admitted.session != self._admit.session:
             raise HandshakeError("ADMITTED is of another session")
@@ -155,11 +155,11 @@ class GameServerHandshake:
         self._used = True
         payload = _split(body, FrameType.ADMIT)
         json = payload[MAC_BYTES:]
-        _open(admit_mac(self._key, json), payload, "ADMIT")
+        _check_mac(admit_mac(self._key, json), payload, "ADMIT")
         try:
             admit = decode_admit(json)
         except BadMessage as error:
-            raise HandshakeError(str(error)) from error
+            raise HandshakeError(str(error)) from None
         if not hmac.compare_digest(admit.nonce, self._nonce):
             raise HandshakeError("ADMIT carries another nonce")
         if admit.server != self._server:

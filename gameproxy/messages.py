@@ -6,12 +6,14 @@ the payload, without the type byte, and raise :class:`BadMessage` for anything t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from json.decoder import scanstring  # type: ignore[attr-defined]  # not in typeshed; public since Python 2.6
 from typing import Final
+
+# Offered from here too: what the decoders raise, and the reader of properties.
+from gameproxy.strict_json import BadMessage as BadMessage
+from gameproxy.strict_json import decode_object as decode_object
+from gameproxy.strict_json import encode_object, is_portable, text_of_member
 
 PROTOCOL_VERSION: Final = 1
 OWN_FRAME_MAX: Final = 4096
@@ -20,8 +22,10 @@ RESERVED_BELOW: Final = 0x10
 """Types below this one belong to the proxy, the others to the game."""
 PROPERTIES_MAX: Final = 512
 """Most bytes of JSON that AUTH's ``properties`` may have, counted as sent."""
+PROPERTIES_DEPTH: Final = 32
+"""Most objects and arrays inside each other in ``properties``, the outermost counted: common JSON readers take 64."""
 LONGEST_BAN: Final = 100 * 365 * 86400.0
-"""Most seconds that a KICK may ban for: a century; larger numbers are mistakes."""
+"""Seconds that the longest ban lasts: a century. A KICK that asks for more gets this."""
 
 
 class FrameType(IntEnum):
@@ -40,66 +44,8 @@ class FrameType(IntEnum):
     KICK = 0x0B
 
 
-class BadMessage(Exception):
-    """A payload is not what its type says. The text names the fault, never what was sent."""
-
-
 class UnsupportedVersion(BadMessage):
     """The message is of another version of the protocol."""
-
-
-def _unique(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise BadMessage("a key stands twice in an object")
-        found[key] = value
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise BadMessage("NaN and Infinity are no JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-_ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
-def decode_object(payload: bytes) -> dict[str, object]:
-    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice.
-
-    :raises BadMessage: for anything else.
-    """
-    try:
-        value = _DECODER.decode(payload.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise BadMessage("not JSON in UTF-8") from error
-    if not isinstance(value, dict):
-        raise BadMessage("not a JSON object")
-    return value
-
-
-def encode_object(value: dict[str, object]) -> bytes:
-    """Write a JSON object in UTF-8, without white space."""
-    try:
-        return _ENCODER.encode(value).encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, which came escaped and can only go so
-        return _ASCII_ENCODER.encode(value).encode("ascii")
-
-
-def _raw_object(payload: bytes, name: str) -> str:
-    """The text, as it was sent, of a member that is an object itself; ``payload`` is known to be an object."""
-    text = payload.decode("utf-8")
-    white = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]  # not in typeshed
-    at = white(text, 0).end() + 1
-    while True:
-        key, at = scanstring(text, white(text, at).end() + 1, True)
-        start = white(text, white(text, at).end() + 1).end()
-        _, at = _DECODER.raw_decode(text, start)
-        if key == name:
-            return text[start:at]
-        at = white(text, at).end() + 1
 
 
 def _string(fields: dict[str, object], name: str) -> str:
@@ -114,9 +60,15 @@ def _optional_string(fields: dict[str, object], name: str) -> str | None:
 
 
 def _properties(fields: dict[str, object], payload: bytes) -> str:
-    if not isinstance(fields.get("properties"), dict):
+    value = fields.get("properties")
+    if not isinstance(value, dict):
         raise BadMessage("'properties' must be an object")
-    return _raw_object(payload, "properties")
+    text = text_of_member(payload, "properties")
+    if len(text.encode("utf-8")) > PROPERTIES_MAX:
+        raise BadMessage(f"'properties' may have {PROPERTIES_MAX} bytes")
+    if not is_portable(value, PROPERTIES_DEPTH):
+        raise BadMessage("'properties' hold what not every JSON reader takes")
+    return text
 
 
 def _with_properties(fields: dict[str, object], properties: str) -> bytes:
@@ -162,13 +114,11 @@ def decode_auth(payload: bytes) -> Auth:
     """Read the payload of AUTH.
 
     :raises UnsupportedVersion: it is of another version.
-    :raises BadMessage: it is no such JSON, a field has a wrong type, or ``properties`` are too large.
+    :raises BadMessage: it is no such JSON, a field has a wrong type, or ``properties`` are too large, too deep, or
+        hold what not every JSON reader takes.
     """
     fields = decode_object(payload)
     _check_version(fields)
-    properties = _properties(fields, payload) if "properties" in fields else "{}"
-    if len(properties.encode("utf-8")) > PROPERTIES_MAX:
-        raise BadMessage(f"'properties' may have {PROPERTIES_MAX} bytes")
     return Auth(
         mechanism=_string(fields, "mechanism"),
         ticket=_optional_string(fields, "ticket"),
@@ -176,7 +126,7 @@ def decode_auth(payload: bytes) -> Auth:
         password=_optional_string(fields, "password"),
         name=_optional_string(fields, "name"),
         game=_optional_string(fields, "game"),
-        properties=properties,
+        properties=_properties(fields, payload) if "properties" in fields else "{}",
     )
 
 
@@ -248,7 +198,7 @@ def decode_notice(payload: bytes) -> Notice:
 class Kick:
     """KICK: a game server ends a session.
 
-    :param ban_for: seconds for which the player is banned too, or ``None``.
+    :param ban_for: seconds for which the player is banned too, more than 0, or ``None``.
     """
 
     code: str
@@ -266,18 +216,18 @@ class Kick:
 def decode_kick(payload: bytes) -> Kick:
     """Read the payload of KICK.
 
-    :raises BadMessage: it is no such object, or ``ban_for`` is no positive number.
+    :raises BadMessage: it is no such object, or ``ban_for`` is no number, or below 0.
     """
     fields = decode_object(payload)
-    seconds = _seconds(fields, "ban_for") if "ban_for" in fields else None
-    return Kick(_string(fields, "code"), _string(fields, "message"), seconds)
+    seconds = _seconds(fields, "ban_for") if "ban_for" in fields else 0.0
+    return Kick(_string(fields, "code"), _string(fields, "message"), seconds or None)
 
 
 def _seconds(fields: dict[str, object], name: str) -> float:
     value = fields[name]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_BAN:
-        return float(value)
-    raise BadMessage(f"{name!r} must be a number of seconds, more than 0")
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(min(value, LONGEST_BAN))
+    raise BadMessage(f"{name!r} must be a number of seconds, 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ is found out to the session that ends with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 
 class CloseReason(StrEnum):
@@ -39,9 +41,9 @@ class CloseReason(StrEnum):
     INTERNAL = "internal"
 
 
-ADVICE: dict[CloseReason, str] = {
-    CloseReason.LEFT: "The other side left.",
-    CloseReason.CLIENT_LOST: "The connection to the client was lost.",
+ADVICE: Final[Mapping[CloseReason, str]] = {
+    CloseReason.LEFT: "The other side left. Connect again to go on.",
+    CloseReason.CLIENT_LOST: "The connection to the client was lost. Let go of what it held.",
     CloseReason.SERVER_LOST: "The connection to the game server was lost. Connect again.",
     CloseReason.PROTOCOL_ERROR: "What was sent is not of this protocol. Update the program.",
     CloseReason.UNSUPPORTED_VERSION: "This version of the protocol is not spoken here. Update the program.",
@@ -58,11 +60,11 @@ ADVICE: dict[CloseReason, str] = {
     CloseReason.START_FAILED: "The game server could not be started. Try again later.",
     CloseReason.SERVER_UNREACHABLE: "The game server could not be reached. Try again later.",
     CloseReason.HANDSHAKE_FAILED: "The game server did not prove itself. Try again later.",
-    CloseReason.REFUSED: "The game server did not let you in.",
+    CloseReason.REFUSED: "The game server did not let you in. Ask the operator.",
     CloseReason.ALREADY_CONNECTED: "You are connected already. End that session first.",
-    CloseReason.REPLACED: "You connected from somewhere else.",
+    CloseReason.REPLACED: "You connected from somewhere else. Go on there.",
     CloseReason.IDLE: "Nothing was sent for too long. Connect again.",
-    CloseReason.KICKED: "The game server ended your session.",
+    CloseReason.KICKED: "The game server ended your session. Ask the operator.",
     CloseReason.DRAINING: "This proxy is about to restart. Connect again.",
     CloseReason.INTERNAL: "Something failed here. Try again later.",
 }
