@@ -32,6 +32,7 @@ RETRY_AFTER: Final = 1.0
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer of the same file."""
 
+_WAL_ATTEMPTS: Final = 20
 _ALONE: Final = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -216,8 +217,9 @@ class FarmStore:
 
     def _opened(self, connection: sqlite3.Connection) -> None:
         try:
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-                connection.execute(f"PRAGMA {pragma}")
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
             # A first look makes the files that belong to the database.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             self._identities = {name: i for name in self._names() if (i := _identity(name))}
@@ -267,6 +269,21 @@ class FarmStore:
             raise
         self._restored = True
         return outcomes
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode. SQLite does not wait for others who do that to the same new file: this does."""
+    for _ in range(_WAL_ATTEMPTS):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        # To begin a transaction is to wait, BUSY_TIMEOUT at most, until the others are done.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    raise sqlite3.OperationalError("database is locked")
 
 
 def _attempt(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:

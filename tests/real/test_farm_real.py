@@ -326,6 +326,16 @@ async def test_two_proxies_in_a_hurry(place: Place) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_made_by_several_at_once(place: Place) -> None:
+    """Stores that open a database which is not there yet, at the same moment, all work at once."""
+    for number in range(30):
+        stores = [FarmStore(str(place.folder / f"{number}.db"), reactor) for _ in range(4)]
+        results = await gatherResults([store.write(lambda cursor: 1) for store in stores])
+        assert results == [1, 1, 1, 1]
+        await gatherResults([store.close() for store in stores])
+
+
+@pytest_twisted.ensureDeferred
 async def test_locked_for_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody holds the lock for longer than is waited, sessions are refused for a while; then all is well."""
     monkeypatch.setattr("gameproxy.farm.store.BUSY_TIMEOUT", 0.2)
