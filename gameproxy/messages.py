@@ -151,6 +151,20 @@ class Welcome:
         )
 
 
+def decode_welcome(payload: bytes) -> Welcome:
+    """Read the payload of WELCOME.
+
+    :raises BadMessage: it is no such object.
+    """
+    fields = decode_object(payload)
+    return Welcome(
+        session=_string(fields, "session"),
+        player=_string(fields, "player"),
+        server=_string(fields, "server"),
+        game=_string(fields, "game"),
+    )
+
+
 def encode_status(state: str, position: int | None, message: str) -> bytes:
     """The body of a STATUS. ``state`` is queued, starting or connecting; ``position`` 1 is next."""
     fields: dict[str, object] = {"state": state}
@@ -158,6 +172,27 @@ def encode_status(state: str, position: int | None, message: str) -> bytes:
         fields["position"] = position
     fields["message"] = message
     return bytes([FrameType.STATUS]) + encode_object(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a client is told with STATUS: see :func:`encode_status`."""
+
+    state: str
+    position: int | None
+    message: str
+
+
+def decode_status(payload: bytes) -> Status:
+    """Read the payload of STATUS.
+
+    :raises BadMessage: it is no such object.
+    """
+    fields = decode_object(payload)
+    position = fields.get("position")
+    if position is not None and (not isinstance(position, int) or isinstance(position, bool)):
+        raise BadMessage("'position' must be an integer")
+    return Status(_string(fields, "state"), position, _string(fields, "message"))
 
 
 def encode_error(code: str, message: str, retry_after: float | None = None) -> bytes:

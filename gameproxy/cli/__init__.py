@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from gameproxy import __version__
-from gameproxy.cli import check
+from gameproxy.cli import check, connect, demo, key, password, ticket
 
-_COMMANDS = (check,)
+_COMMANDS = (demo, connect, check, key, password, ticket)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

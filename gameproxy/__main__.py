@@ -1,0 +1,7 @@
+"""``python -m gameproxy`` is the command ``gameproxy``."""
+
+import sys
+
+from gameproxy.cli import main
+
+sys.exit(main())
