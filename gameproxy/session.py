@@ -13,257 +13,30 @@ connection to its game server exists no more, so that no game server ever has mo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Never, Protocol, TypeVar
 
 from automat import TypeMachineBuilder, pep614
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from gameproxy.interfaces import (
-    Attempt,
-    AttemptFailed,
-    Client,
-    Identity,
-    Introduction,
-    Outcome,
-    Peer,
-    Relay,
-    SessionRecord,
-    Slot,
-    SlotRequest,
-    Surroundings,
-    Traffic,
-    Waiting,
-)
-from gameproxy.messages import Auth, Welcome
+from gameproxy.interfaces import Attempt, Client, Outcome, Peer, Relay, Slot, Surroundings
+from gameproxy.messages import Auth
 from gameproxy.reasons import ADVICE, CloseReason, Refusal
-
-INTERNAL_RETRY_AFTER = 5.0
-"""Seconds after which a client may try again when something failed here."""
-
-T = TypeVar("T")
-Cause = Identity | AttemptFailed
-"""Why a session looks for a slot: it has none yet, or had one that was of no use."""
+from gameproxy.session_steps import Cause, Inputs, SessionSteps
 
 
-class Inputs(Protocol):
-    """What can happen to a session. First what others tell it, then what comes of its own doing."""
-
-    def start(self) -> None:
-        """The client has connected."""
-
-    def authenticate(self, auth: Auth) -> None:
-        """The client says who it is."""
-
-    def end(self, refusal: Refusal) -> None:
-        """It must end: the client broke the protocol, or the proxy wants it so."""
-
-    def client_ended(self) -> None:
-        """The client ended its stream before relaying."""
-
-    def _identified(self, cause: Cause) -> None:
-        """It is known who the client is."""
-
-    def _placed(self, slot: Slot) -> None:
-        """The farm has a slot for it."""
-
-    def _attempt_failed(self, cause: Cause) -> None:
-        """The slot's game server did not let it in; another may."""
-
-    def _admitted(self, attempt: Attempt) -> None:
-        """The slot's game server lets it in."""
-
-    def _refused(self, refusal: Refusal) -> None:
-        """It cannot go on."""
-
-    def _relay_ended(self, outcome: Outcome) -> None:
-        """The relay has ended; both connections are being ended."""
-
-    def _all_gone(self) -> None:
-        """Neither connection exists any more."""
-
-
-class Session:
+class Session(SessionSteps):
     """One session. What happens to it goes to its :attr:`inputs`.
 
     :param id: unique over all proxies of the farm.
+    :ivar inputs: takes every input at any time; what makes no sense at the moment changes nothing.
     :ivar state: the name of the state it is in.
     :ivar player: who it is, when that is known.
     :ivar slot: the slot that it has or had last.
     """
 
-    log = Logger()
-
     def __init__(self, id: str, peer: Peer, client: Client, around: Surroundings) -> None:
-        self.id = id
-        self.peer = peer
-        self.state = "expecting"
-        self.player: str | None = None
-        self.slot: Slot | None = None
-        self.relay: Relay | None = None
-        self.inputs: Inputs = _machine(self)
-        self._client = client
-        self._around = around
-        self._started_at = around.clock.seconds()
-        self._auth = Auth("")
-        self._game: str | None = None
-        self._asked_farm = False
-        self._has_waited = False
-        self._reason = CloseReason.INTERNAL
-        self._message = ""
-        self._still_open = 2  # the client's connection, and the slot
-
-    def expect(self) -> IDelayedCall:
-        """Wait for AUTH."""
-        refusal = Refusal(CloseReason.AUTH_TIMEOUT)
-        return self._around.clock.callLater(
-            self._around.auth_timeout, lambda: self.inputs.end(refusal)
-        )
-
-    def check(self, auth: Auth) -> Deferred[None]:
-        """Find out who the client is."""
-        self.state = "authenticating"
-        self._auth = auth
-        identity = maybeDeferred(self._around.authenticator.authenticate, auth, self.peer)
-        identity.addTimeout(self._around.auth_timeout, self._around.clock, _too_late)
-        return self._report(identity, self.inputs._identified)
-
-    def select(self, cause: Cause) -> Deferred[None]:
-        """Look for a slot: for the first time, or after another that was of no use."""
-        self.state = "selecting"
-        farm = self._around.farm
-        if isinstance(cause, AttemptFailed):
-            assert self.slot is not None
-            slot = maybeDeferred(farm.try_another, self.slot, cause, self._tell_waiting)
-        else:
-            slot = maybeDeferred(self._ask_farm, cause)
-        return self._report(slot, self.inputs._placed)
-
-    def connect(self, slot: Slot) -> Attempt:
-        """Connect to the slot's game server."""
-        self.state = "connecting"
-        self.slot = slot
-        if self._has_waited:
-            self._client.connecting()
-        player = self.player or ""
-        introduction = Introduction(self.id, player, self.peer, self._auth.properties)
-        attempt = self._around.attempt(slot, introduction)
-        self._report(attempt.admitted, self.inputs._admitted)
-        return attempt
-
-    def play(self, attempt: Attempt) -> Relay:
-        """Let the client in, and relay."""
-        assert self.slot is not None and self.player is not None
-        self.state = "relaying"
-        self._attempt = attempt
-        self._client.welcome(Welcome(self.id, self.player, self.slot.server, self.slot.game))
-        self._around.farm.relaying(self.slot)
-        self.relay = self._around.relay(
-            self._client.hand_over(), attempt.hand_over(), self.inputs._relay_ended
-        )
-        self.relay.start()
-        return self.relay
-
-    def refuse(self, refusal: Refusal, attempt: Attempt | None = None) -> None:
-        """End without having relayed, telling the client why."""
-        self._client.refuse(refusal)
-        self._conclude(refusal.reason, refusal.message, attempt)
-
-    def leave(self, attempt: Attempt | None = None) -> None:
-        """End without having relayed, because the client has gone."""
-        self._client.leave()
-        reason = CloseReason.CLIENT_LOST
-        self._conclude(reason, ADVICE[reason], attempt)
-
-    def finish(self, outcome: Outcome) -> None:
-        """End after relaying."""
-        if outcome.ban_for is not None and self.slot is not None and self.player is not None:
-            self._around.farm.ban(
-                self.player, outcome.ban_for, outcome.message, f"game server {self.slot.server}"
-            )
-        self._conclude(outcome.reason, outcome.message, self._attempt)
-
-    def report_end(self) -> None:
-        """Tell that nothing is left of it."""
-        self.state = "closed"
-        self._around.ended(
-            SessionRecord(
-                session=self.id,
-                peer=self.peer,
-                reason=self._reason,
-                message=self._message,
-                player=self.player,
-                game=self._game,
-                server=self.slot.server if self.slot else None,
-                started_at=self._started_at,
-                ended_at=self._around.clock.seconds(),
-                traffic=self.relay.traffic if self.relay else Traffic(),
-            )
-        )
-
-    def _ask_farm(self, identity: Identity) -> Deferred[Slot]:
-        self.player = identity.player
-        self._around.identified(self.id)
-        self._game = self._choose_game(identity)
-        self._asked_farm = True
-        request = SlotRequest(self.id, identity, self._game, self.peer)
-        return self._around.farm.acquire(request, self._tell_waiting)
-
-    def _choose_game(self, identity: Identity) -> str:
-        asked, games = self._auth.game, self._around.games
-        if identity.game and asked and identity.game != asked:
-            raise Refusal(CloseReason.AUTH_FAILED)
-        game = identity.game or asked or (games[0] if len(games) == 1 else None)
-        if game is None or game not in games:
-            raise Refusal(CloseReason.UNKNOWN_GAME)
-        return game
-
-    def _tell_waiting(self, waiting: Waiting) -> None:
-        self._has_waited = True
-        self._client.waiting(waiting)
-
-    def _report(self, result: Deferred[T], arrived: Callable[[T], None]) -> Deferred[None]:
-        """Feed the machine with what comes of something under way; nothing if that is cancelled."""
-        return result.addCallback(arrived).addErrback(self._failed)
-
-    def _failed(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, CancelledError):
-            return
-        if isinstance(error, AttemptFailed):
-            if error.busy or error.reason is not CloseReason.REFUSED:
-                self.inputs._attempt_failed(error)
-            else:
-                self.inputs._refused(Refusal(error.reason, error.message))
-        elif isinstance(error, Refusal):
-            self.inputs._refused(error)
-        else:
-            self.log.failure("Session {session} failed.", failure, session=self.id)
-            refusal = Refusal(CloseReason.INTERNAL, retry_after=INTERNAL_RETRY_AFTER)
-            self.inputs._refused(refusal)
-
-    def _conclude(self, reason: CloseReason, message: str, attempt: Attempt | None) -> None:
-        self.state = "closing"
-        self._reason, self._message = reason, message
-        self._client.gone.addCallback(self._one_closed)
-        server_gone = succeed(None) if attempt is None else attempt.gone
-        server_gone.addCallback(self._release)
-
-    def _release(self, _: None) -> None:
-        if self._asked_farm:
-            self._around.farm.release(self.id)
-        self._one_closed(None)
-
-    def _one_closed(self, _: None) -> None:
-        self._still_open -= 1
-        if self._still_open == 0:
-            self.inputs._all_gone()
-
-
-def _too_late(result: object, timeout: float) -> Never:
-    raise Refusal(CloseReason.AUTH_TIMEOUT)
+        super().__init__(id, peer, client, around)
+        self.inputs = _machine(self)
 
 
 def _make_machine() -> Callable[[Session], Inputs]:
@@ -379,20 +152,44 @@ def _make_machine() -> Callable[[Session], Inputs]:
         attempt.abandon()
         session.leave(attempt)
 
-    # What comes too late changes nothing: of a session that ends, the first cause counts.
-    for state in (closing, closed):
-        for late in (
-            Inputs.authenticate,
-            Inputs.end,
-            Inputs.client_ended,
-            Inputs._identified,
-            Inputs._placed,
-            Inputs._attempt_failed,
-            Inputs._admitted,
-            Inputs._refused,
-            Inputs._relay_ended,
-        ):
-            state.upon(late).loop().returns(None)
+    # AUTH comes once.
+    accepted.upon(Inputs.authenticate).to(authenticating).returns(None)
+
+    @pep614(authenticating.upon(Inputs.authenticate, nodata=True).loop())
+    @pep614(selecting.upon(Inputs.authenticate, nodata=True).loop())
+    @pep614(connecting.upon(Inputs.authenticate, nodata=True).loop())
+    @pep614(relaying.upon(Inputs.authenticate, nodata=True).loop())
+    def again(inputs: Inputs, session: Session, auth: Auth) -> None:
+        inputs.end(Refusal(CloseReason.PROTOCOL_ERROR, "AUTH came twice."))
+
+    @pep614(relaying.upon(Inputs.client_ended).loop())
+    def left_before_handed_over(inputs: Inputs, session: Session, relay: Relay) -> None:
+        relay.close(CloseReason.CLIENT_LOST, ADVICE[CloseReason.CLIENT_LOST])
+
+    # All else was not waited for or comes too late, and changes nothing: of causes to end, the first counts.
+    told = (Inputs.start, Inputs.authenticate, Inputs.end, Inputs.client_ended)
+    results = (
+        Inputs._identified,
+        Inputs._placed,
+        Inputs._attempt_failed,
+        Inputs._admitted,
+        Inputs._refused,
+        Inputs._relay_ended,
+        Inputs._all_gone,
+    )
+    for state, meant in (
+        (accepted, told),
+        (expecting, told[1:]),
+        (authenticating, (*told[1:], Inputs._identified, Inputs._refused)),
+        (selecting, (*told[1:], Inputs._placed, Inputs._refused)),
+        (connecting, (*told[1:], Inputs._attempt_failed, Inputs._admitted, Inputs._refused)),
+        (relaying, (*told[1:], Inputs._relay_ended, Inputs._refused)),
+        (closing, (Inputs._all_gone,)),
+        (closed, ()),
+    ):
+        for other in (*told, *results):
+            if other not in meant:
+                state.upon(other).loop().returns(None)
     return machine.build()
 
 
