@@ -280,13 +280,15 @@ class MemoryRelay(Relay):
 
     :ivar started: whether it was started.
     :ivar closed: the reason for which it was closed from our side, or ``None``.
+    :ivar outcome: how it ended, or ``None``.
     """
 
     def __init__(self, on_end: Callable[[Outcome], None]) -> None:
-        self._on_end: Callable[[Outcome], None] | None = on_end
+        self._on_end = on_end
         self._traffic = Traffic()
         self.started = False
         self.closed: CloseReason | None = None
+        self.outcome: Outcome | None = None
 
     @property
     def traffic(self) -> Traffic:
@@ -300,15 +302,15 @@ class MemoryRelay(Relay):
         self.started = True
 
     def close(self, reason: CloseReason, message: str) -> None:
-        if self._on_end is not None:
+        if self.outcome is None:
             self.closed = reason
             self.end(Outcome(reason, message))
 
     def end(self, outcome: Outcome) -> None:
         """It ends by what its sides do; the second time changes nothing."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(outcome)
+        if self.outcome is None:
+            self.outcome = outcome
+            self._on_end(outcome)
 
 
 class MemorySurroundings:
