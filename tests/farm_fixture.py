@@ -73,6 +73,7 @@ class FakeStarter:
         self.pids: dict[str, int] = {}
         self.started: list[str] = []
         self.broken: OSError | None = None
+        self.cleaned: list[str] = []
 
     def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
         self.started.append(server)
@@ -84,9 +85,12 @@ class FakeStarter:
         self._exits[server] = on_exit
         return self._processes.name(pid)
 
+    def clean_up(self, server: str) -> None:
+        self.cleaned.append(server)
+
     def end(self, server: str) -> None:
         """The process of that server ends."""
-        del self._processes.running[self.pids[server]]
+        self._processes.running.pop(self.pids[server], None)
         self._exits[server]()
 
 
@@ -97,6 +101,7 @@ class Client:
         self.farm = farm
         self.session = session
         self.told: list[tuple[str, int]] = []
+        self.requests = 0
         self.slots: list[Slot] = []
         self.refusals: list[Refusal] = []
         address = identity.pop("address", "192.0.2.1")
@@ -113,7 +118,12 @@ class Client:
 
     def expect(self, result: Any) -> None:
         self.result = result
+        self.requests += 1
         result.addCallbacks(self.slots.append, lambda failure: self.refusals.append(failure.value))
+
+    def has_slot(self) -> bool:
+        """Whether its latest request has been answered with a slot."""
+        return bool(self.slots) and self.requests == len(self.slots) and not self.refusals
 
     def waiting(self, waiting: Waiting) -> None:
         self.told.append((waiting.state, waiting.position))

@@ -5,6 +5,7 @@ With it all of the farm runs under a clock that the test turns, on a real SQLite
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +14,20 @@ from twisted.python.failure import Failure
 
 
 class InlineThreadPool:
-    """Takes the place of ``twisted.python.threadpool.ThreadPool``.
+    """Takes the place of ``twisted.python.threadpool.ThreadPool`` for a FarmStore.
 
     :ivar held: when true, work is kept until :meth:`run`.
     :ivar broken: when set, what all work fails with.
+    :ivar locked: when true, as if another process held the database's lock: what would write fails.
+    :ivar before: called before each piece of work, with whether it would write.
     :ivar count: how much work was done.
     """
 
     def __init__(self) -> None:
         self.held = False
         self.broken: Exception | None = None
+        self.locked = False
+        self.before: Callable[[bool], object] = lambda writes: None
         self.count = 0
         self.work: list[Callable[[], None]] = []
 
@@ -38,8 +43,12 @@ class InlineThreadPool:
         def work() -> None:
             self.count += 1
             try:
+                writes = any(request.writes for request in args[0])
+                self.before(writes)
                 if self.broken is not None:
                     raise self.broken
+                if self.locked and writes:
+                    raise sqlite3.OperationalError("database is locked")
                 result = function(*args, **kwargs)
             except BaseException:
                 on_result(False, Failure())

@@ -48,24 +48,13 @@ class GameFarm:
         on_evict: Callable[[str, Refusal], None],
     ) -> None:
         self.proxy = f"proxy-{entropy(6).hex()}"
-        self._config = config
         self._store = store
         self._processes = processes
         self._reactor = reactor
+        self._entropy = entropy
         self._bans = Bans()
-        games = {game.name: game for game in config.games}
-        self._table = SlotTable(
-            proxy=self.proxy,
-            games=games,
-            duplicates=config.auth.duplicates,
-            queue_size=config.selection.queue_size,
-            selector=Selector(config.selection.strategy, config.selection.max_load, entropy),
-            bans=self._bans,
-            entropy=entropy,
-        )
-        self._keeper = ServerKeeper(
-            self.proxy, games, store, starter, processes, reactor, self._changed
-        )
+        self._keeper = ServerKeeper(self.proxy, store, starter, processes, reactor, self._changed)
+        self._configure(config)
         self._placement = Placement(
             config, self._table, store, reactor, key_for, self._keeper.start, on_evict
         )
@@ -88,6 +77,19 @@ class GameFarm:
         :return: fires when that is done; fails with StoreError or StoreUnavailable.
         """
         return self._store.write(lambda cursor: None).addCallback(self._started)
+
+    def reconfigure(self, config: Config) -> Deferred[None]:
+        """Go on with a changed configuration: selection, games, servers and duplicates count from now on.
+
+        :return: fires when ``[[servers]]`` are in the database, however long that takes.
+        """
+        self._configure(config)
+        self._placement.configure(config, self._table)
+        listed = self._store.must(
+            lambda cursor: registry.list_servers(cursor, self.proxy, config.servers),
+            "listing game servers",
+        )
+        return listed.addCallbacks(lambda _: self._looked(), _told)
 
     def stop(self) -> Deferred[None]:
         """Give back all slots of this proxy, and close the database. Game servers go on."""
@@ -192,7 +194,34 @@ class GameFarm:
         """The game servers that are not closed."""
         return self._store.read(reports.server_rows)
 
+    def bans(self) -> Deferred[list[dict[str, object]]]:
+        """The bans that are not over."""
+        now = self._reactor.seconds()
+        return self._store.read(lambda cursor: reports.ban_rows(cursor, now))
+
+    def unban(self, kind: str, subject: str) -> Deferred[bool]:
+        """Lift a ban; whether there was one. ``subject`` is written as it was banned."""
+        return self._store.write(lambda cursor: registry.unban(cursor, kind, subject))
+
+    def kick(self, player: str) -> Deferred[int]:
+        """End all sessions of a player, at all proxies, within a second; how many there are."""
+        return self._store.write(lambda cursor: registry.kick(cursor, player))
+
     # What the rooms of the farm tell each other
+
+    def _configure(self, config: Config) -> None:
+        self._config = config
+        games = {game.name: game for game in config.games}
+        self._keeper.games = games
+        self._table = SlotTable(
+            proxy=self.proxy,
+            games=games,
+            duplicates=config.auth.duplicates,
+            queue_size=config.selection.queue_size,
+            selector=Selector(config.selection.strategy, config.selection.max_load, self._entropy),
+            bans=self._bans,
+            entropy=self._entropy,
+        )
 
     def _started(self, _: None) -> None:
         self._reaper.start()

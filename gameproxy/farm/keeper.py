@@ -39,6 +39,10 @@ class Starter(Protocol):
         """
         ...
 
+    def clean_up(self, server: str) -> None:
+        """It has ended, whoever started it: remove what only it needed."""
+        ...
+
 
 class Standstill:
     """Measures for how long values have not changed, by the time in which they could be read."""
@@ -78,7 +82,6 @@ class ServerKeeper:
     def __init__(
         self,
         proxy: str,
-        games: Mapping[str, GameConfig],
         store: FarmStore,
         starter: Starter,
         processes: Processes,
@@ -86,7 +89,8 @@ class ServerKeeper:
         on_change: Callable[[str], None],
     ) -> None:
         self.proxy = proxy
-        self.games = games
+        self.games: Mapping[str, GameConfig] = {}
+        """The games of the configuration, by name."""
         self._store = store
         self._starter = starter
         self._processes = processes
@@ -246,6 +250,7 @@ class ServerKeeper:
         kill = self._kills.pop(server, None)
         if kill is not None:
             kill.cancel()
+        self._starter.clean_up(server)
         now = self._reactor.seconds()
         done = self._must(
             lambda cursor: registry.close_server(cursor, server, now), "closing a game server"

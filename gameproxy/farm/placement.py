@@ -38,6 +38,7 @@ class _Seat:
     :param failed: servers that did not let it in, not to be tried again.
     :param busy: servers that were full, to be tried again after ``retry_at``.
     :param told: what it was last told about its waiting.
+    :param failures_before: how many starts of its game had failed when it began to wait for the first time.
     """
 
     request: SlotRequest
@@ -50,7 +51,7 @@ class _Seat:
     retry_at: float = 0.0
     result: Deferred[Slot] | None = None
     told: Waiting | None = None
-    failures_before: int = 0
+    failures_before: int | None = None
     timeout: IDelayedCall | None = None
     deadline: float | None = None
     evicted: bool = False
@@ -77,9 +78,7 @@ class Placement:
         start: Callable[[str, GameConfig], None],
         on_evict: Callable[[str, Refusal], None],
     ) -> None:
-        self._config = config
-        self._listed = {server.id: server for server in config.servers}
-        self._table = table
+        self.configure(config, table)
         self._store = store
         self._reactor = reactor
         self._key_for = key_for
@@ -91,6 +90,12 @@ class Placement:
         self._looking: dict[str, bool] = {}
         self._poll: IDelayedCall | None = None
         self._data_version: int | None = None
+
+    def configure(self, config: Config, table: SlotTable) -> None:
+        """Go on with another configuration."""
+        self._config = config
+        self._listed = {server.id: server for server in config.servers}
+        self._table = table
 
     def stop(self) -> None:
         """Give back all slots of this proxy."""
@@ -246,7 +251,7 @@ class Placement:
             self.evict(session, CloseReason.REPLACED)
         seat.state = "queued"
         if seat.result is not None:
-            if seat.told is None:
+            if seat.failures_before is None and outlook.positions:
                 seat.failures_before = outlook.failures
             self._settle(seat, outlook)
         if outlook.served:
@@ -268,7 +273,7 @@ class Placement:
         session, game = seat.request.session, seat.request.game
         place = outlook.places.get(session)
         if place is not None:
-            seat.place, seat.state = place, "reserved"
+            seat.place, seat.state, seat.told = place, "reserved", None
             key = self._key_for(place.server)
             slot = Slot(session, place.server, game, place.host, place.port, key)
             self._take_result(seat).callback(slot)
@@ -279,7 +284,8 @@ class Placement:
             return
         started = self._table.games.get(game)
         needed = started.start_attempts if started is not None else 1
-        if min(outlook.streak, outlook.failures - seat.failures_before) >= needed:
+        failed = outlook.failures - (seat.failures_before or 0)
+        if min(outlook.streak, failed) >= needed:
             self._give_up(seat, Refusal(CloseReason.START_FAILED))
             return
         self._join_queue(seat)

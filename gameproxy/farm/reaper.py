@@ -78,6 +78,7 @@ class Reaper:
         self._beats = Standstill()
         self._bans_version: tuple[int, int] | None = None
         self._looked_at: float | None = None
+        self._writable = True
         self._beat_at = 0.0
         self._next: IDelayedCall | None = None
         self._stopped = False
@@ -101,9 +102,12 @@ class Reaper:
     def _look(self) -> None:
         self._next = None
         now = self._reactor.seconds()
-        if now - self._beat_at >= BEAT_INTERVAL or now < self._beat_at:
+        if not self._writable or not 0 <= now - self._beat_at < BEAT_INTERVAL:
             self._beat_at = now
-            self._store.write(partial(self._beat, now)).addErrback(_again)
+            beaten = self._store.write(partial(self._beat, now))
+            beaten.addCallbacks(
+                partial(self._set_writable, True), partial(self._set_writable, False)
+            )
         known = self._bans_version
         done = self._store.read(lambda cursor: self._survey(cursor, known, now))
         done.addCallbacks(partial(self._act, now), self._blind)
@@ -156,32 +160,40 @@ class Reaper:
         if self._stopped:
             return
         elapsed = 0.0
-        if self._looked_at is not None:
+        if self._looked_at is not None and self._writable:
             elapsed = min(max(now - self._looked_at, 0.0), _COUNTED_AT_MOST)
         self._looked_at = now
         self._bans_version = survey.bans_version
         for session, reason in survey.evicted:
             self._on_evict(session, reason)
         stood = self._beats.observe(survey.beats, elapsed)
-        silent = [proxy for proxy, seconds in stood.items() if seconds >= PROXY_LIFE]
-        self._bury(list(dict.fromkeys([*survey.dead, *silent])), survey)
+        silent = {p: survey.beats[p] for p, seconds in stood.items() if seconds >= PROXY_LIFE}
+        self._bury(survey, silent)
         self._keeper.inspect(survey.servers, elapsed)
         self._on_look()
 
-    def _bury(self, dead: list[str], survey: Survey) -> None:
-        """Remove dead proxies, and adopt the servers that nobody looks after."""
-        living = {self._proxy, *survey.beats}.difference(dead)
-        orphans = any(server.proxy not in living for server in survey.servers)
-        if not dead and not orphans:
+    def _bury(self, survey: Survey, silent: dict[str, float]) -> None:
+        """Remove dead proxies, and adopt the servers that nobody looks after.
+
+        :param silent: proxies that give no sign of life, with their last one.
+        """
+        dead = [proxy for proxy in survey.beats if proxy in survey.dead or proxy in silent]
+        living = [self._proxy, *(proxy for proxy in survey.beats if proxy not in dead)]
+        if not dead and all(server.proxy in living for server in survey.servers):
             return
         if dead:
             self._log.warn("proxies {proxies} are dead: their slots are free", proxies=dead)
 
         def bury(cursor: sqlite3.Cursor) -> None:
-            registry.remove_proxies(cursor, dead)
+            registry.remove_proxies(cursor, survey.dead)
+            registry.remove_silent_proxies(cursor, silent)
             registry.adopt_servers(cursor, self._proxy)
 
         self._store.write(bury).addErrback(_again)
+
+    def _set_writable(self, writable: bool, result: object) -> None:
+        """While this proxy cannot write, nobody can give a sign of life: that time counts for nothing."""
+        self._writable = writable
 
     def _blind(self, failure: Failure) -> None:
         """The database could not be read: the time until it can again counts for nothing."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gameproxy.config import ServerConfig
 from gameproxy.farm.processes import Processes, ProcessName
+from gameproxy.reasons import CloseReason
 
 PROXY_LIFE: Final = 15.0
 """Seconds after a proxy's last sign of life when it counts as dead."""
@@ -84,6 +85,11 @@ def dead_proxies(cursor: sqlite3.Cursor, processes: Processes) -> list[str]:
 def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
     """They are dead or leave: their slots go with them."""
     cursor.executemany("DELETE FROM proxies WHERE id = ?", [(proxy,) for proxy in proxies])
+
+
+def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) -> None:
+    """Remove proxies that gave no sign of life for long, unless they have given another since."""
+    cursor.executemany("DELETE FROM proxies WHERE id = ? AND beat = ?", list(proxies.items()))
 
 
 def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> bool:
@@ -277,6 +283,21 @@ def ban(
         "AND (excluded.expires_at IS NULL OR expires_at < excluded.expires_at)",
         (kind, subject, reason, actor, now, until),
     )
+
+
+def unban(cursor: sqlite3.Cursor, kind: str, subject: str) -> bool:
+    """Lift a ban, written as it was; whether there was one."""
+    cursor.execute("DELETE FROM bans WHERE kind = ? AND subject = ?", (kind, subject))
+    return cursor.rowcount > 0
+
+
+def kick(cursor: sqlite3.Cursor, player: str) -> int:
+    """Mark all sessions of a player to be ended by their proxies; how many there are."""
+    cursor.execute(
+        "UPDATE slots SET evict = ? WHERE player = ? AND evict IS NULL",
+        (CloseReason.KICKED, player),
+    )
+    return cursor.rowcount
 
 
 def sweep(cursor: sqlite3.Cursor, now: float) -> None:

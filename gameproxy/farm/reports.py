@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+_BAN_COLUMNS: Final = ("kind", "subject", "reason", "actor", "created_at", "expires_at")
 _COLUMNS: Final = (
     "id",
     "game",
@@ -52,3 +53,13 @@ def server_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
         f"SELECT {', '.join(_COLUMNS)} FROM game_servers WHERE state <> 'closed' ORDER BY game, id"  # noqa: S608 - constants
     )
     return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+
+
+def ban_rows(cursor: sqlite3.Cursor, now: float) -> list[dict[str, object]]:
+    """The bans that are not over, by kind and subject."""
+    rows = cursor.execute(
+        f"SELECT {', '.join(_BAN_COLUMNS)} FROM bans "  # noqa: S608 - constants
+        "WHERE expires_at IS NULL OR expires_at > ? ORDER BY kind, subject",
+        (now,),
+    )
+    return [dict(zip(_BAN_COLUMNS, row, strict=True)) for row in rows]

@@ -55,7 +55,7 @@ class GameServerStarter:
         :raises OSError: it cannot be started.
         """
         self._files.mkdir(mode=0o700, exist_ok=True)
-        key_file = self._files / f"{server}.key"
+        key_file = self._key_file(server)
         _write_private(key_file, self._key_for(server).hex() + "\n")
         output = os.open(
             self._files / f"{server}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640
@@ -63,7 +63,7 @@ class GameServerStarter:
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
             transport = self._reactor.spawnProcess(
-                _Exit(server, key_file, on_exit),
+                _Exit(server, on_exit),
                 sys.executable,
                 [sys.executable, "-I", "-S", "-c", _LAUNCHER, *self._command(game)],
                 env={**self._environment, **self._announce(server, game, key_file)},
@@ -74,6 +74,13 @@ class GameServerStarter:
             os.close(nothing)
             os.close(output)
         return self._processes.name(transport.pid)
+
+    def clean_up(self, server: str) -> None:
+        """It has ended, whoever started it: its key is not needed any more. Its output stays."""
+        self._key_file(server).unlink(missing_ok=True)
+
+    def _key_file(self, server: str) -> Path:
+        return self._files / f"{server}.key"
 
     def _command(self, game: GameConfig) -> list[str]:
         program, *arguments = game.command
@@ -99,9 +106,8 @@ class _Exit(ProcessProtocol):
 
     _log = Logger()
 
-    def __init__(self, server: str, key_file: Path, on_exit: Callable[[], None]) -> None:
+    def __init__(self, server: str, on_exit: Callable[[], None]) -> None:
         self._server = server
-        self._key_file = key_file
         self._on_exit = on_exit
 
     def processEnded(self, reason: Failure) -> None:
@@ -111,7 +117,6 @@ class _Exit(ProcessProtocol):
             server=self._server,
             reason=reason.getErrorMessage(),
         )
-        self._key_file.unlink(missing_ok=True)
         self._on_exit()
 
 

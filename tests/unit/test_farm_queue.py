@@ -207,6 +207,45 @@ class QueueTests(SynchronousTestCase):
         self.assertTrue(4 <= len([a for a in attempts if a[0] == "a"]) <= 6, attempts)
         self.assertIn(("queued", 1), client.told)
 
+    def test_told_again_that_it_waits(self) -> None:
+        """A session that waits, gets a slot, and has to wait again is told so again."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        farm.release(first.session)
+        world.reactor.settle()
+        self.again(second, FULL)
+        world.reactor.settle()
+        self.assertEqual(second.told, [("queued", 1), ("queued", 1)])
+
+    def test_refused_for_good(self) -> None:
+        """Another reason of the game server's own comes with its message."""
+        world = self.world(listed("a"), selection={"attempts": 1})
+        client = world.client(world.proxy())
+        self.again(client, AttemptFailed(CloseReason.REFUSED, "members only"))
+        self.assertEqual(client.refusals[0].message, "members only")
+
+    def test_failures_during_a_rest_do_not_lengthen_it(self) -> None:
+        """Many sessions that fail at the same server at once count as one failure."""
+        world = self.world(listed("a", capacity=9))
+        farm = world.proxy()
+        for client in [world.client(farm) for _ in range(5)]:
+            self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual(round(world.client(farm).refusals[0].retry_after or 0), 1)
+
+    def test_same_random_id_again(self) -> None:
+        """A started server gets an id that no other has."""
+        world = self.world(
+            games=[{"name": "go", "command": ["god"], "capacity": 1, "max_servers": 2}]
+        )
+        farm = world.proxy()
+        world.sql(
+            "INSERT INTO game_servers (id, game, state, capacity) VALUES ('go-000002', 'go', 'closed', 1)"
+        )
+        world.client(farm, game="go")
+        self.assertEqual(world.starter.started, ["go-000003"])
+
     def test_try_another_without_a_slot(self) -> None:
         """A session that is over, or whose row somebody deleted, gets nothing."""
         world = self.world(listed("a"), listed("b"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy.config import Config
 from gameproxy.farm.keeper import Standstill
 from tests.farm_fixture import World, listed
 
@@ -323,6 +324,123 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.pass_time(8.0, 0.25)
         self.assertEqual(self.state(world, server), "lost")
         self.flushLoggedErrors()
+
+    def test_nobody_is_dead_while_nobody_can_write(self) -> None:
+        """When the database is locked for long, no proxy takes another's silence for death."""
+        world = self.world(listed("a"))
+        one, two = world.proxy(), world.proxy()
+        clients = [world.client(farm) for farm in (one, two)]
+        for farm, client in zip((one, two), clients, strict=True):
+            farm.relaying(client.slots[0])
+        world.reactor.pass_time(1.0, 0.25)
+        world.reactor.threads.locked = True
+        world.reactor.pass_time(40.0, 0.25)
+        world.reactor.threads.locked = False
+        world.reactor.pass_time(10.0, 0.25)
+        self.assertEqual(world.counts("a"), (0, 2, 2, 0))
+        self.assertEqual(world.evicted, [])
+
+    def test_a_new_configuration(self) -> None:
+        """What a changed configuration says counts from then on; who waits for a server that is new gets it."""
+        world = self.world(listed("a", capacity=1, game="go"))
+        farm = world.proxy()
+        world.client(farm, game="go")
+        waiting = world.client(farm, game="go")
+        config = Config.model_validate(
+            {
+                "servers": [listed("b", game="go")],
+                "auth": {"duplicates": "refuse"},
+                "selection": {"attempts": 1},
+            }
+        )
+        self.assertEqual(world.result(farm.reconfigure(config)), None)
+        self.assertEqual(waiting.server, "b")
+        self.assertEqual(world.result(farm.start_server("chess")), "unknown_game")
+        self.assertEqual(self.state(world, "a"), "closed")
+        world.client(farm, game="go", player="anna")
+        self.assertEqual(world.client(farm, game="go", player="anna").reason, "already_connected")
+
+    def test_servers_of_a_game_that_is_gone(self) -> None:
+        """Servers of a game that the configuration no longer names end when they are idle, as by default."""
+        world, farm, server = self.with_server()
+        farm.reconfigure(Config.model_validate({"servers": [listed("b", game="go")]}))
+        for beat in range(130):
+            world.reactor.pass_time(5.0, 0.5)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+        self.assertEqual(self.state(world, server), "draining")
+        self.assertEqual([number for _, number, _ in world.processes.signals[:2]], [15, 9])
+
+    def test_operators(self) -> None:
+        """Operators see bans, lift them, and kick players wherever they are."""
+        world = self.world(listed("a", capacity=9))
+        one, two = world.proxy(), world.proxy()
+        here = world.client(one, player="guest:x", mechanism="guest")
+        there = world.client(two, player="guest:x", mechanism="guest")
+        self.assertEqual(world.result(one.kick("guest:x")), 2)
+        world.reactor.pass_time(1.0)
+        self.assertEqual(
+            sorted(world.evicted), [(here.session, "kicked"), (there.session, "kicked")]
+        )
+        one.ban_subject("address", "192.0.2.0/24", None, "noise", "operator")
+        one.ban("anna", 1.0, "", "")
+        world.reactor.pass_time(2.0, 0.25)
+        (ban,) = world.result(two.bans())
+        self.assertEqual((ban["subject"], ban["reason"]), ("192.0.2.0/24", "noise"))
+        self.assertEqual(world.result(two.unban("address", "192.0.2.0/24")), True)
+        self.assertEqual(world.result(two.unban("address", "192.0.2.0/24")), False)
+
+    def test_two_proxies_see_the_end(self) -> None:
+        """The end of a server that is noticed twice is one end, and no failed start when it had been ready."""
+        world, farm, server = self.with_server()
+        del world.processes.running[world.starter.pids[server]]
+        world.reactor.pass_time(2.0, 0.25)
+        world.starter.end(server)
+        world.reactor.settle()
+        self.assertEqual(self.state(world, server), "closed")
+        self.assertEqual(world.sql("SELECT * FROM starts"), [])
+        self.assertEqual(world.starter.cleaned, [server, server])
+        self.assertFalse(world.result(farm.stop_server(server)))
+
+    def test_ready_at_the_last_moment(self) -> None:
+        """A server that becomes ready while its timeout is being noted is ready."""
+        world = self.world(start_timeout=2.0)
+        farm = world.proxy()
+        client = world.client(farm)
+        server = world.starter.started[0]
+        began = world.reactor.seconds()
+
+        def before(writes: bool) -> None:
+            if writes and world.reactor.seconds() >= began + 2.0:
+                world.ready(server)
+
+        world.reactor.threads.before = before
+        world.reactor.pass_time(4.0, 0.05)
+        self.assertEqual((client.server, self.state(world, server)), (server, "ready"))
+        self.assertEqual(world.processes.signals, [])
+
+    def test_stop_while_looking(self) -> None:
+        """A proxy that stops while it looks does nothing more about what it sees."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        world.sql("UPDATE slots SET evict = 'kicked'")
+        world.reactor.threads.held = True
+        world.reactor.pass_time(1.0, 0.25)
+        farm.stop()
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        world.reactor.settle()
+        self.assertEqual((client.server, world.evicted), ("a", []))
+        self.assertEqual(world.reactor.getDelayedCalls(), [])
+
+    def test_stop_with_a_kill_ahead(self) -> None:
+        """A proxy that stops leaves nothing armed behind it."""
+        world, farm, server = self.with_server()
+        farm.stop_server(server)
+        world.reactor.settle()
+        farm.stop()
+        world.reactor.settle()
+        self.assertEqual(world.reactor.getDelayedCalls(), [])
 
 
 class StandstillTests(SynchronousTestCase):

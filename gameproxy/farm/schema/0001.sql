@@ -61,7 +61,7 @@ CREATE TABLE slots (
     CHECK ((server IS NULL) = (state = 'queued'))
 );
 
-CREATE INDEX slots_by_player ON slots (player) WHERE guest = 0;
+CREATE INDEX slots_by_player ON slots (player);
 CREATE INDEX slots_by_server ON slots (server) WHERE server IS NOT NULL;
 CREATE INDEX slots_by_proxy ON slots (proxy);
 CREATE INDEX slots_to_evict ON slots (proxy) WHERE evict IS NOT NULL;
