@@ -88,7 +88,8 @@ class ClientSide:
 
     def data_received(self, data: bytes) -> None:
         if not self._expects_auth:
-            self._keep(data)
+            if self._keep(data) and not self._begun and self._scanner.frames:
+                self._begin(Auth("guest", name=self.session.id[:8]))
             return
         self._framer.feed(data)
         try:
@@ -105,9 +106,9 @@ class ClientSide:
             self._refuse(CloseReason.PROTOCOL_ERROR, f"AUTH was expected: {error}.")
             return
         self._expects_auth = False
-        self._begin(auth)
-        if self._framer.pending and not self.wire.ending:
-            self._keep(self._framer.take_rest())
+        # First what came with AUTH: when the session begins, it may be handed over at once.
+        if self._keep(self._framer.take_rest()):
+            self._begin(auth)
 
     def stream_ended(self) -> None:
         self._forget_early()
@@ -116,11 +117,10 @@ class ClientSide:
     # What its session calls
 
     def waiting(self, waiting: Waiting) -> None:
-        if self._is_reading:
-            self.wire.write(self._dialect.waiting(waiting))
+        self._tell_status(self._dialect.waiting(waiting))
 
     def connecting(self) -> None:
-        self.wire.write(self._dialect.connecting())
+        self._tell_status(self._dialect.connecting())
 
     def welcome(self, welcome: Welcome) -> None:
         self.wire.write(self._dialect.welcome(welcome))
@@ -150,6 +150,10 @@ class ClientSide:
     def stopProducing(self) -> None:
         self._is_reading = False
 
+    def _tell_status(self, status: bytes) -> None:
+        if self._is_reading:
+            self.wire.write(status)
+
     def _begin(self, auth: Auth) -> None:
         self._begun = True
         self.session.inputs.authenticate(auth)
@@ -157,22 +161,21 @@ class ClientSide:
     def _refuse(self, reason: CloseReason, message: str | None = None) -> None:
         self.session.inputs.end(Refusal(reason, message))
 
-    def _keep(self, data: bytes) -> None:
-        if self._early_size + len(data) > EARLY_MAX:
-            message = f"More than {EARLY_MAX} bytes came before WELCOME."
-            self._refuse(CloseReason.PROTOCOL_ERROR, message)
-            return
-        if not self._all_early.take(len(data)):
-            self._refuse(CloseReason.PROXY_FULL)
-            return
-        self._early_size += len(data)
+    def _keep(self, data: bytes) -> bool:
+        """Keep what came early; or refuse, and say so, what may not come or is too much."""
         self._early += self._scanner.scan(data)
         if self._scanner.stopped is not None:
-            self._refuse(
-                CloseReason.PROTOCOL_ERROR, f"Before WELCOME came {self._scanner.stopped}."
-            )
-        elif not self._begun and self._scanner.frames:
-            self._begin(Auth("guest", name=self.session.id[:8]))
+            message = f"Before WELCOME came {self._scanner.stopped}."
+            self._refuse(CloseReason.PROTOCOL_ERROR, message)
+        elif self._early_size + len(data) > EARLY_MAX:
+            message = f"More than {EARLY_MAX} bytes came before WELCOME."
+            self._refuse(CloseReason.PROTOCOL_ERROR, message)
+        elif not self._all_early.take(len(data)):
+            self._refuse(CloseReason.PROXY_FULL)
+        else:
+            self._early_size += len(data)
+            return True
+        return False
 
     def _forget_early(self) -> None:
         self._all_early.give_back(self._early_size)

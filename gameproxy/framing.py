@@ -184,7 +184,6 @@ class FrameScanner:
         "_held",
         "_missing",
         "_parse",
-        "_rest",
         "remaining",
         "size",
         "stopped",
@@ -204,7 +203,6 @@ class FrameScanner:
         self._held = b""  # the start of a frame that cannot be judged yet
         self._collected = bytearray()  # the body of a frame being collected, so far
         self._missing = 0  # bytes of it still to come; 0: none is being collected
-        self._rest = b""  # what came after the frame that was collected
 
     @property
     def frames(self) -> int:
@@ -269,22 +267,6 @@ class FrameScanner:
         self.size += at
         return data[:at]
 
-    def take_rest(self) -> bytes:
-        """Hand out what came after the frame that was collected; it is no longer kept here."""
-        rest, self._rest = self._rest, b""
-        return rest
-
-    def resume(self) -> bytes:
-        """Go on after a frame that was collected, with what is kept of the stream after it.
-
-        :return: as of :meth:`scan`; it may stop again.
-        :raises RuntimeError: it was not such a frame that stopped the scan.
-        """
-        if not isinstance(self.stopped, Control):
-            raise RuntimeError("there is no collected frame to go on from")
-        self.stopped = None
-        return self.scan(self.take_rest())
-
     def _collect(self, data: bytes | memoryview, at: int) -> None:
         """Add what stands from ``at`` on to the frame being collected; stop when it is complete."""
         end = at + self._missing
@@ -293,5 +275,3 @@ class FrameScanner:
         self._missing -= len(piece)
         if not self._missing:
             self.stopped = Control(bytes(self._collected))
-            self._collected.clear()
-            self._rest = bytes(data[end:])

@@ -90,10 +90,8 @@ class ServerSide(Attempt):
     def data_received(self, data: bytes) -> None:
         self._framer.feed(data)
         try:
-            for body in self._framer.frames():
+            while not self._over and (body := next(self._framer.frames(), None)) is not None:
                 self._receive(body)
-                if self._over:
-                    break
         except (FrameError, HandshakeError) as error:
             self._fail(CloseReason.HANDSHAKE_FAILED, f"{error}")
 
@@ -101,12 +99,12 @@ class ServerSide(Attempt):
         self._fail(CloseReason.HANDSHAKE_FAILED, "it closed the connection before ADMITTED")
 
     def _endpoint(self, slot: Slot) -> IStreamClientEndpoint:
-        reactor = self._dialling.reactor
+        reactor, timeout = self._dialling.reactor, self._dialling.connect_timeout
         if isIPAddress(slot.host):
-            return TCP4ClientEndpoint(reactor, slot.host, slot.port)
+            return TCP4ClientEndpoint(reactor, slot.host, slot.port, timeout)
         if isIPv6Address(slot.host):
-            return TCP6ClientEndpoint(reactor, slot.host, slot.port)
-        return HostnameEndpoint(reactor, slot.host, slot.port)
+            return TCP6ClientEndpoint(reactor, slot.host, slot.port, timeout)
+        return HostnameEndpoint(reactor, slot.host, slot.port, timeout)
 
     def _make_wire(self) -> Wire:
         return Wire(self._dialling.reactor, self._connected)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import socket
 import struct
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from fcntl import ioctl
 from typing import Final
 from typing import Protocol as Interface
 
@@ -21,11 +24,11 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ISSLTransport,
-    ISystemHandle,
     ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,11 +37,12 @@ from gameproxy.framing import FrameScanner
 LINGER: Final = 1.0
 """Seconds that a peer gets to take the end of a stream, or to close first."""
 DISCARD_MAX: Final = 65536
-"""Bytes that are read and thrown away from a peer that still sends when its connection is being ended."""
+"""Bytes that are read and thrown away from a peer that goes on sending after all we had to say has reached it."""
 _STALL_CHECKS: Final = 4
 """How often progress is looked at within the time that a peer may go without any."""
 _TCP_INFO_ACKED: Final = struct.Struct("=120xQ")
 """``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (since 4.1; linux/tcp.h)."""
+_INT: Final = struct.Struct("=i")
 
 
 class Holder(Interface):
@@ -73,9 +77,10 @@ class Wire(Protocol):
         self.gone: Deferred[None] = Deferred()
         self.ending = False
         self._peer_ended = False
-        self._discarded = 0
         self._has_producer = False
         self._deadline: IDelayedCall | StallWatch | None = None
+        self._lingering: IDelayedCall | None = None  # our end of the stream is out
+        self._discarded = 0  # bytes that came since
 
     # What Twisted calls
 
@@ -88,9 +93,11 @@ class Wire(Protocol):
         if not self.ending:
             self.holder.data_received(data)
             return
+        if self._lingering is None:
+            return
         self._discarded += len(data)
-        if self._discarded > DISCARD_MAX:
-            self.abort()
+        if self._discarded > DISCARD_MAX and not self.unacknowledged():
+            self.transport.pauseProducing()  # type: ignore[attr-defined]  # TCP and TLS transports have it
 
     def readConnectionLost(self) -> None:
         self._peer_ended = True
@@ -101,15 +108,12 @@ class Wire(Protocol):
 
     def writeConnectionLost(self) -> None:
         """Our end of the stream is on its way: all that is left is the peer's."""
-        if self._peer_ended:
-            self.transport.loseConnection()
-        else:
-            self._set_deadline(self._clock.callLater(LINGER, self.transport.loseConnection))
+        self._linger()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         held = not self.ending and not self._peer_ended
         self.ending = True
-        self._set_deadline(None)
+        self._stop_deadlines()
         if held:
             self.holder.stream_ended()
         self.gone.callback(None)
@@ -129,7 +133,7 @@ class Wire(Protocol):
     def set_producer(self, producer: IPushProducer | None) -> None:
         """Say who is to pause while the peer does not read, in place of whoever was; ``None``: nobody."""
         if self._has_producer:
-            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # TCP and TLS transports have it
+            self.transport.unregisterProducer()  # type: ignore[attr-defined]  # and this
         self._has_producer = producer is not None
         if producer is not None:
             self.transport.registerProducer(producer, True)  # type: ignore[attr-defined]  # and this
@@ -152,14 +156,15 @@ class Wire(Protocol):
         stall_timeout: float | None = None,
     ) -> None:
         """End the connection: all that was written goes out, then ``last_words``, then the end of the stream; what
-        still comes is discarded for at most :data:`LINGER` seconds or :data:`DISCARD_MAX` bytes.
+        still comes is discarded. When all has reached the peer, it has :data:`LINGER` seconds to close; from one that
+        sends more than :data:`DISCARD_MAX` bytes in that time, no more is read. Then the connection is aborted.
 
         Doing it twice changes nothing.
 
         :param peer_closes_first: give the peer :data:`LINGER` seconds to close before we do, so that the port waits
             on its side.
         :param stall_timeout: how many seconds a peer that takes nothing of what was written is waited for; ``None``:
-            all must be out within :data:`LINGER` seconds, progress or not.
+            all must be over within :data:`LINGER` seconds, progress or not.
         """
         if self.ending:
             return
@@ -169,42 +174,70 @@ class Wire(Protocol):
             self.resume()  # while reading is paused, nothing tells that the peer has closed
         self.ending = True
         if peer_closes_first and not self._peer_ended:
-            self._set_deadline(self._clock.callLater(LINGER, self._end_stream, stall_timeout))
+            self._deadline = self._clock.callLater(LINGER, self._end_stream, stall_timeout)
         else:
             self._end_stream(stall_timeout)
 
     def abort(self) -> None:
         """End the connection at once; what was not sent yet is lost."""
         self.ending = True
-        self._set_deadline(None)
+        self._stop_deadlines()
         self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport and ISSLTransport have it
 
     def acknowledged(self) -> int:
         """How many bytes the peer has taken since the connection was made, where the system tells (Linux), else 0."""
-        handle = self.transport.getHandle() if ISystemHandle.providedBy(self.transport) else None
-        if not isinstance(handle, socket.socket):
-            return 0
-        try:
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ACKED.size)
-        except (OSError, AttributeError):
-            return 0
-        acked: int = _TCP_INFO_ACKED.unpack(info)[0] if len(info) == _TCP_INFO_ACKED.size else 0
-        return acked
+        with suppress(OSError, AttributeError, struct.error):
+            info = self._socket().getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ACKED.size
+            )
+            acked: int = _TCP_INFO_ACKED.unpack(info)[0]
+            return acked
+        return 0
+
+    def unacknowledged(self) -> int:
+        """How many bytes the system still keeps because the peer has not taken them, where it tells, else 0."""
+        with suppress(OSError, AttributeError):
+            waiting: int = _INT.unpack(ioctl(self._socket(), termios.TIOCOUTQ, bytes(_INT.size)))[0]
+            return waiting
+        return 0
+
+    def _socket(self) -> socket.socket:
+        """The socket below whatever wraps it.
+
+        :raises AttributeError: there is none.
+        """
+        transport: ITransport | None = self.transport
+        while isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        handle: socket.socket = transport.getHandle()  # type: ignore[union-attr]  # those on sockets have it
+        return handle
 
     def _end_stream(self, stall_timeout: float | None) -> None:
         if stall_timeout is None:
-            self._set_deadline(self._clock.callLater(LINGER, self.abort))
+            self._deadline = self._clock.callLater(LINGER, self.abort)
         else:
-            self._set_deadline(StallWatch(self._clock, self, stall_timeout, self.abort))
+            self._deadline = StallWatch(self._clock, self, stall_timeout, self.abort)
         if self._peer_ended or self.secure or not ITCPTransport.providedBy(self.transport):
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
+        if isinstance(self.transport, ProtocolWrapper):  # it will not tell when our end is out
+            self._linger()
 
-    def _set_deadline(self, deadline: IDelayedCall | StallWatch | None) -> None:
-        before, self._deadline = self._deadline, deadline
-        if before is not None and before.active():
-            before.cancel()
+    def _linger(self) -> None:
+        self._lingering = self._clock.callLater(LINGER, self._lingered)
+
+    def _lingered(self) -> None:
+        """An abort throws away what the system has not delivered yet: wait for that, as long as it goes on."""
+        if self.unacknowledged():
+            self._linger()
+        else:
+            self.abort()
+
+    def _stop_deadlines(self) -> None:
+        for deadline in (self._deadline, self._lingering):
+            if deadline is not None and deadline.active():
+                deadline.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ class TransportRelay(Relay):
         reason = CloseReason.CLIENT_LOST if of_client else CloseReason.SERVER_LOST
         last_words = self._dialect.close(reason, ADVICE[reason])
         to_client, to_server = (b"", last_words) if of_client else (last_words, b"")
-        self._finish(Outcome(reason, ADVICE[reason]), to_client, to_server)
+        lost = self._client if of_client else self._server
+        self._finish(Outcome(reason, ADVICE[reason]), to_client, to_server, over=lost)
 
     def scan_stopped(self, lane: _Lane, stopped: Control | FrameError) -> None:
         """A side sent a frame for the proxy, or a bad one."""
@@ -96,7 +97,8 @@ class TransportRelay(Relay):
     def _client_closes(self, body: bytes) -> None:
         message = decode_notice(body[1:]).message
         outcome = Outcome(CloseReason.LEFT, "The client left.")
-        self._finish(outcome, b"", self._dialect.close(CloseReason.LEFT, message))
+        last_words = self._dialect.close(CloseReason.LEFT, message)
+        self._finish(outcome, b"", last_words, over=self._client)
 
     def _server_closes(self, body: bytes) -> None:
         code = decode_notice(body[1:]).code
@@ -105,7 +107,7 @@ class TransportRelay(Relay):
         except ValueError:  # a word of the game's own: the client gets it, we count a leave
             reason = CloseReason.LEFT
         outcome = Outcome(reason, "The game server closed the session.")
-        self._finish(outcome, self._dialect.close_as_sent(body), b"", server_closes=True)
+        self._finish(outcome, self._dialect.close_as_sent(body), b"", over=self._server)
 
     def _server_kicks(self, body: bytes) -> None:
         kick = decode_kick(body[1:])
@@ -114,32 +116,32 @@ class TransportRelay(Relay):
         self._finish(outcome, last_words, last_words)
 
     def _finish(
-        self, outcome: Outcome, to_client: bytes, to_server: bytes, server_closes: bool = False
+        self, outcome: Outcome, to_client: bytes, to_server: bytes, over: Wire | None = None
     ) -> None:
         """End both sides.
 
         :param to_client: last words for the client, said only if its stream stands between two frames.
-        :param to_server: the same for the game server. Whoever gets CLOSE closes, and is given the time to.
-        :param server_closes: the game server has said that it closes.
+        :param to_server: the same for the game server.
+        :param over: the side that is lost or has said CLOSE: what had come for it is flushed for a moment only.
         """
         if self._ended:
             return
         self._ended = True
         to_server = self._from_client.let_go(to_server)
         to_client = self._from_server.let_go(to_client)
-        # Of a side that is lost, what is left is flushed for a moment only.
+        # A game server that was told, or has said it, closes by itself.
+        server_closes = bool(to_server) or (
+            over is self._server and outcome.reason is not CloseReason.SERVER_LOST
+        )
         self._server.end(
             to_server,
-            peer_closes_first=server_closes or bool(to_server),
-            stall_timeout=self._patience(outcome.reason is CloseReason.SERVER_LOST),
+            peer_closes_first=server_closes,
+            stall_timeout=None if over is self._server else self._stall_timeout,
         )
         self._client.end(
-            to_client, stall_timeout=self._patience(outcome.reason is CloseReason.CLIENT_LOST)
+            to_client, stall_timeout=None if over is self._client else self._stall_timeout
         )
         self._on_end(outcome)
-
-    def _patience(self, lost: bool) -> float | None:
-        return None if lost else self._stall_timeout
 
 
 def _capital(error: Exception) -> str:
@@ -181,7 +183,7 @@ class _Lane:
 
         :return: the last words, if the sink's stream stands between two frames so that they can be said.
         """
-        self._watch(False)
+        self._stop_watching()
         return last_words if self.scanner.between_frames else b""
 
     # What the source's wire calls
@@ -196,22 +198,24 @@ class _Lane:
 
     def pauseProducing(self) -> None:
         self._source.pause()
-        self._watch(True)
+        if self._stall_watch is None:  # called with every write to a full buffer
+            self._stall_watch = StallWatch(
+                self._clock, self._sink, self._stall_timeout, self._stalled
+            )
 
     def resumeProducing(self) -> None:
-        self._watch(False)
+        self._stop_watching()
         self._source.resume()
 
     def stopProducing(self) -> None:
         """The sink is gone; its own lane is told by its wire."""
-        self._watch(False)
+        self._stop_watching()
 
-    def _watch(self, on: bool) -> None:
-        if self._stall_watch is not None and self._stall_watch.active():
-            self._stall_watch.cancel()
-        self._stall_watch = (
-            StallWatch(self._clock, self._sink, self._stall_timeout, self._stalled) if on else None
-        )
+    def _stop_watching(self) -> None:
+        if self._stall_watch is not None:
+            if self._stall_watch.active():
+                self._stall_watch.cancel()
+            self._stall_watch = None
 
     def _stalled(self) -> None:
         self._relay.sink_stalled(self)

@@ -236,46 +236,45 @@ class FramerTests(SynchronousTestCase):
         self.assertEqual(calls, list(range(0, 7000, 7)))
 
 
-class Relayed:
-    """What a scanner made of a stream.
+def relay(scanner: FrameScanner, chunks: Iterable[bytes | memoryview]) -> bytes:
+    """What passes of the chunks of a stream until the scan stops."""
+    passed = b""
+    for chunk in chunks:
+        if scanner.stopped is None:
+            passed += scanner.scan(chunk)
+    return passed
 
-    :ivar passed: all bytes that passed.
-    :ivar controls: the frames that were collected, each with how many bytes had passed before it.
-    """
 
-    def __init__(self, scanner: FrameScanner) -> None:
-        self.scanner = scanner
-        self.passed = b""
-        self.controls: list[tuple[int, bytes]] = []
-
-    def relay(self, data: bytes | memoryview) -> None:
-        """Scan a chunk, going on after collected frames; after an error nothing is scanned."""
-        if self.scanner.stopped is not None:
-            return
-        self.passed += self.scanner.scan(data)
-        while isinstance(self.scanner.stopped, Control):
-            self.controls.append((len(self.passed), self.scanner.stopped.body))
-            self.passed += self.scanner.resume()
+def reused(chunks: Iterable[bytes]) -> Iterator[memoryview]:
+    """The chunks as views of one buffer, which holds other bytes as soon as the next one is asked for."""
+    buffer = bytearray(1 << 16)
+    for chunk in chunks:
+        buffer[: len(chunk)] = chunk
+        yield memoryview(buffer)[: len(chunk)]
+        buffer[: len(chunk)] = b"\xee" * len(chunk)
 
 
 def expected_relay(
     format: FrameFormat, bodies: list[bytes], allowed: int, looked_at: bool
-) -> tuple[bytes, int, list[tuple[int, bytes]]]:
+) -> tuple[bytes, int, Control | None]:
     """What passes, in how many whole frames, and what is collected, of the first ``allowed`` bytes of a stream."""
-    passed, whole, controls = b"", 0, []
+    passed, whole = b"", 0
     for body in bodies:
         header = format.header(len(body))
         frame = header + body
         collected = looked_at and body[:1] in (b"\x06", b"\x0b")
-        if len(frame) <= allowed and collected:
-            controls.append((len(passed), body))
-        elif len(frame) <= allowed:
-            passed += frame
-            whole += 1
-        elif not collected and allowed >= len(header) + looked_at:
-            passed += frame[:allowed]
-        allowed = max(0, allowed - len(frame))
-    return passed, whole, controls
+        if collected:
+            return passed, whole, Control(body) if len(frame) <= allowed else None
+        if len(frame) > allowed:
+            return (
+                passed + (frame[:allowed] if allowed >= len(header) + looked_at else b""),
+                whole,
+                None,
+            )
+        passed += frame
+        whole += 1
+        allowed -= len(frame)
+    return passed, whole, None
 
 
 class FrameScannerTests(SynchronousTestCase):
@@ -291,24 +290,15 @@ class FrameScannerTests(SynchronousTestCase):
         cut: int,
         shared_buffer: bool,
     ) -> None:
-        """Any stream, in any chunks and ending anywhere, passes as it came, with only what is collected taken out."""
+        """Any stream, in any chunks and ending anywhere, passes as it came, up to the first frame that is collected."""
         format, bodies = frames
         stream = b"".join(map(format.encode, bodies))
         stream = stream[: max(0, len(stream) - cut)]
         scanner = FrameScanner(format, SERVER_VERDICTS if looked_at else None)
-        relayed = Relayed(scanner)
-        buffer = bytearray(1 << 16)
-        for chunk in chunked(stream, sizes):
-            if shared_buffer:
-                buffer[: len(chunk)] = chunk
-                relayed.relay(memoryview(buffer)[: len(chunk)])
-                buffer[: len(chunk)] = b"\xee" * len(chunk)
-            else:
-                relayed.relay(chunk)
-        passed, whole, controls = expected_relay(format, bodies, len(stream), looked_at)
-        self.assertEqual(relayed.passed, passed)
-        self.assertEqual(relayed.controls, controls)
-        self.assertIsNone(scanner.stopped)
+        chunks = chunked(stream, sizes)
+        relayed = relay(scanner, reused(chunks) if shared_buffer else chunks)
+        passed, whole, control = expected_relay(format, bodies, len(stream), looked_at)
+        self.assertEqual((relayed, scanner.stopped), (passed, control))
         self.assertEqual((scanner.frames, scanner.size), (whole, len(passed)))
 
     @given(formats_and_bodies(), chunk_sizes, st.binary(max_size=30))
@@ -318,20 +308,17 @@ class FrameScannerTests(SynchronousTestCase):
     ) -> None:
         """All before a bad header passes; nothing of it does, and nothing after it."""
         format, bodies = frames
+        bodies = [body for body in bodies if body[:1] not in (b"\x06", b"\x0b")]
         bad = bad_header(format)
         if bad is None:
             bad = format.encode(b"\x01not here")
         stream = b"".join(map(format.encode, bodies))
         scanner = FrameScanner(format, SERVER_VERDICTS)
-        relayed = Relayed(scanner)
-        for chunk in chunked(stream + bad + after, sizes):
-            relayed.relay(chunk)
-        passed, whole, controls = expected_relay(format, bodies, len(stream), True)
+        relayed = relay(scanner, chunked(stream + bad + after, sizes))
         self.assertIsInstance(scanner.stopped, FrameError)
-        self.assertEqual((relayed.passed, relayed.controls), (passed, controls))
-        self.assertEqual((scanner.frames, scanner.size), (whole, len(passed)))
+        self.assertEqual(relayed, stream)
+        self.assertEqual((scanner.frames, scanner.size), (len(bodies), len(stream)))
         self.assertTrue(scanner.between_frames)
-        self.assertEqual(scanner.take_rest(), b"")
 
     def test_bytes_that_may_pass_are_not_copied(self) -> None:
         """A chunk of which all may pass is passed itself, whole frames or parts of a body alike."""
@@ -384,7 +371,7 @@ class FrameScannerTests(SynchronousTestCase):
                 self.assertIn(f"0x{first:02x}", str(scanner.stopped))
 
     def test_collecting_stops_the_stream(self) -> None:
-        """While a frame is collected nothing passes; when it is complete the scan stops until it is resumed."""
+        """While a frame is collected nothing passes; when it is complete the scan has stopped for good."""
         close = INT32.encode(b"\x06bye")
         game = INT32.encode(b"\x10hi")
         scanner = FrameScanner(INT32, SERVER_VERDICTS)
@@ -395,30 +382,12 @@ class FrameScannerTests(SynchronousTestCase):
         self.assertEqual(scanner.scan(close[7:] + game + game[:5]), b"")
         self.assertEqual(scanner.stopped, Control(b"\x06bye"))
         self.assertRaises(RuntimeError, scanner.scan, game)
-        self.assertEqual(scanner.resume(), game + game[:5])
-        self.assertIsNone(scanner.stopped)
-        self.assertEqual(scanner.scan(game[5:] + close), game[5:])
-        self.assertEqual(scanner.stopped, Control(b"\x06bye"))
-        self.assertEqual(scanner.frames, 3)
+        self.assertEqual(scanner.frames, 1)
 
-    def test_the_rest_after_a_collected_frame(self) -> None:
-        """What came after a collected frame can be taken, once, and is then not scanned by resuming."""
-        scanner = FrameScanner(INT32, SERVER_VERDICTS)
-        buffer = bytearray(INT32.encode(b"\x0bout") + b"\x00\x00after")
-        scanner.scan(memoryview(buffer))
-        buffer[:] = bytes(len(buffer))  # used for other bytes now
-        self.assertEqual(scanner.stopped, Control(b"\x0bout"))
-        self.assertEqual(scanner.take_rest(), b"\x00\x00after")
-        self.assertEqual(scanner.take_rest(), b"")
-        self.assertEqual(scanner.resume(), b"")
-        self.assertEqual(scanner.scan(INT32.encode(b"\x10")), INT32.encode(b"\x10"))
-
-    def test_only_a_collected_frame_can_be_resumed_from(self) -> None:
-        """A scan that runs, or that a bad frame stopped, cannot be resumed; nor does the latter scan on."""
+    def test_a_bad_frame_stops_the_stream(self) -> None:
+        """After a bad frame nothing is scanned any more."""
         scanner = FrameScanner(INT32, {})
-        self.assertRaises(RuntimeError, scanner.resume)
         self.assertEqual(scanner.scan(b"\xff\xff\xff\xff"), b"")
-        self.assertRaises(RuntimeError, scanner.resume)
         self.assertRaises(RuntimeError, scanner.scan, INT32.encode(b"\x10"))
 
     def test_collected_frames_have_the_limit_of_all(self) -> None:
@@ -428,7 +397,7 @@ class FrameScannerTests(SynchronousTestCase):
         for chunk in chunked(INT32.encode(body), [1 << 16]):
             self.assertEqual(scanner.scan(chunk), b"")
         self.assertEqual(scanner.stopped, Control(body))
-        scanner.resume()
+        scanner = FrameScanner(INT32, SERVER_VERDICTS)
         scanner.scan((INT32.max_frame + 1).to_bytes(4, "big") + b"\x06")
         self.assertIsInstance(scanner.stopped, FrameError)
 
@@ -438,23 +407,22 @@ class FrameScannerTests(SynchronousTestCase):
         close = INT32.encode(b"\x06bye")
         self.assertEqual(scanner.scan(INT32.header(2) + b"\x10"), INT32.header(2) + b"\x10")
         self.assertEqual(scanner.scan(b"\x06" + close[:4]), b"\x06")
+        scanner.verdicts = None
+        self.assertEqual(scanner.scan(close[4:] + close[:4]), close + close[:4])
         scanner.verdicts = SERVER_VERDICTS
+        self.assertEqual(scanner.scan(close[4:] + close[:4]), close[4:])
         self.assertEqual(scanner.scan(close[4:]), b"")
         self.assertEqual(scanner.stopped, Control(b"\x06bye"))
-        scanner.verdicts = None
-        scanner.resume()
-        self.assertEqual(scanner.scan(close), close)
 
     def test_one_byte_chunks_parse_a_header_once(self) -> None:
         """However a body trickles in, passing or collected, its header is not parsed again."""
         for format in ALL_FORMATS:
             for first in (b"\x10", b"\x06"):
                 counted, calls = counting(format)
-                relayed = Relayed(FrameScanner(counted, SERVER_VERDICTS))
+                scanner = FrameScanner(counted, SERVER_VERDICTS)
                 stream = format.encode(first + bytes(min(99, format.largest - 1)))
-                for chunk in chunked(stream, [1]):
-                    relayed.relay(chunk)
-                self.assertEqual(bool(relayed.controls), first == b"\x06")
+                relay(scanner, chunked(stream, [1]))
+                self.assertEqual(scanner.stopped is not None, first == b"\x06")
                 self.assertLessEqual(len(calls), format.header_size + 1)
 
     def test_whole_frames_are_parsed_once_each(self) -> None:
