@@ -1,0 +1,418 @@
+"""Bad clients that have sent their AUTH: what comes early, what comes while relaying, and those who go, or do not.
+
+Every test has another session relay at the same time, and sees in the end that nothing is left (tests/real/rig.py).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from tests.real.rig import (
+    CLOSE,
+    SETTINGS,
+    STATUS,
+    WELCOME,
+    GameServer,
+    Rig,
+    Stream,
+    StubbornStream,
+    auth,
+    frame,
+    message,
+    pause,
+    seconds,
+    until,
+)
+
+NATIVE_LIMIT = 2_097_151
+EARLY_LIMIT = 65_536
+
+
+# Early bytes
+
+
+@pytest.mark.parametrize("chunks", [1, 7])
+@pytest.mark.parametrize("with_auth", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_all_early_bytes(tmp_path: Path, chunks: int, with_auth: bool) -> None:
+    """64 KiB that come before WELCOME are delivered in order after ADMITTED; frames may be larger than 4096 bytes."""
+    early = [b"\x10" + bytes([number]) * 16_379 for number in range(4)]
+    sent = b"".join(map(frame, early))
+    assert len(sent) == EARLY_LIMIT
+    got: list[bytes] = []
+
+    async def late(server: GameServer, stream: Stream) -> None:
+        admit = await server.take_admit(stream)
+        await pause(0.1)
+        assert not stream.received, "something came before ADMITTED"
+        stream.send(server.admitted(admit))
+        got.extend([await stream.body() for _ in early])
+        stream.send(b"\x10ok")
+        assert len(await stream.until_close()) == 1
+
+    async with Rig(tmp_path, servers=[("late", "chess", late)]) as rig, rig.canary():
+        client = await rig.connect()
+        hello = frame(auth(game="chess"))
+        if with_auth:
+            hello, sent = hello + sent, b""
+        client.send_raw(hello)
+        size = len(sent) // chunks + 1
+        for at in range(0, len(sent), size):
+            client.send_raw(sent[at : at + size])
+            await pause(0)
+        await client.message(WELCOME)
+        assert await client.body() == b"\x10ok"
+        assert got == early
+        client.close()
+        await rig.over("client_lost")
+
+
+@pytest.mark.parametrize("with_auth", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_one_early_byte_too_many(tmp_path: Path, with_auth: bool) -> None:
+    """64 KiB and one byte before WELCOME are a protocol_error; the game server gets nothing of it."""
+
+    async def slow(server: GameServer, stream: Stream) -> None:
+        await server.take_admit(stream)
+        await stream.body()
+        raise AssertionError("something came")
+
+    early = frame(b"\x10" + bytes(EARLY_LIMIT - 4))
+    assert len(early) == EARLY_LIMIT + 1
+    async with Rig(tmp_path, servers=[("slow", "chess", slow)]) as rig, rig.canary():
+        client = await rig.connect()
+        if with_auth:
+            client.send_raw(frame(auth(game="chess")) + early)
+        else:
+            client.send(auth(game="chess"))
+            client.send_raw(early[:-1])
+            await pause(0.05)
+            assert not client.over
+            client.send_raw(early[-1:])
+        await rig.refused(client, "protocol_error")
+
+
+@pytest.mark.parametrize("type_", range(16))
+@pytest_twisted.ensureDeferred
+async def test_reserved_type_early(tmp_path: Path, type_: int) -> None:
+    """Between AUTH and WELCOME a client may send nothing of the proxy's own: not even CLOSE."""
+
+    async def slow(server: GameServer, stream: Stream) -> None:
+        await stream.body()
+
+    async with Rig(tmp_path, servers=[("slow", "chess", slow)]) as rig, rig.canary():
+        client = await rig.connect()
+        client.send_raw(
+            frame(auth(game="chess"))
+            + frame(b"\x10fine")
+            + frame(b"")
+            + frame(message(type_, code="left", message="x"))
+        )
+        await rig.refused(client, "protocol_error")
+
+
+@pytest_twisted.ensureDeferred
+async def test_oversize_early(tmp_path: Path) -> None:
+    """An early frame over max_frame is a protocol_error as soon as its length is there."""
+
+    async def slow(server: GameServer, stream: Stream) -> None:
+        await stream.body()
+
+    async with Rig(tmp_path, servers=[("slow", "chess", slow)]) as rig, rig.canary():
+        client = await rig.connect()
+        client.send_raw(frame(auth(game="chess")) + struct.pack(">I", NATIVE_LIMIT + 1))
+        await rig.refused(client, "protocol_error")
+
+
+# While relaying
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *[frame(message(type_, code="left", message="x")) for type_ in range(16) if type_ != CLOSE],
+        struct.pack(">I", NATIVE_LIMIT + 1) + b"\x10 and more",
+        b"\xff\xff\xff\xff",
+        frame(bytes([CLOSE])),
+        frame(bytes([CLOSE]) + b"[]"),
+        frame(bytes([CLOSE]) + b'{"code":1,"message":"x"}'),
+        frame(bytes([CLOSE]) + b'{"code":"left","code":"left","message":"x"}'),
+        frame(bytes([CLOSE]) + b'{"code":"left","message":"\xff"}'),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_bad_frame_while_relaying(tmp_path: Path, bad: bytes) -> None:
+    """A bad frame of a client: both sides get CLOSE protocol_error; nothing of it and nothing after it is passed on."""
+    got: list[bytes] = []
+
+    async def game(server: GameServer, stream: Stream) -> None:
+        await server.admit(stream)
+        got.extend(await stream.until_close())
+
+    async with Rig(tmp_path, servers=[("game", "chess", game)]) as rig, rig.canary():
+        client = await rig.join("chess")
+        client.send_raw(frame(b"\x10before") + bad + frame(b"\x10after"))
+        with seconds(0, 1.5):
+            assert await rig.closed(client, "protocol_error") == []
+            await rig.over("protocol_error")
+        assert got[0] == b"\x10before"
+        assert [body[0] for body in got[1:]] == [CLOSE]
+        assert json.loads(got[1][1:])["code"] == "protocol_error"
+
+
+@pytest.mark.parametrize("code", ["left", "kicked", "internal", "", "\x1b[31m", "x" * 2000])
+@pytest_twisted.ensureDeferred
+async def test_close_is_left(tmp_path: Path, code: str) -> None:
+    """A client's CLOSE is passed on as ``left``, whatever code it says; what came after it is not passed on."""
+    got: list[bytes] = []
+
+    async def game(server: GameServer, stream: Stream) -> None:
+        await server.admit(stream)
+        got.extend(await stream.until_close())
+
+    async with Rig(tmp_path, servers=[("game", "chess", game)]) as rig, rig.canary():
+        client = await rig.join("chess")
+        client.send_raw(frame(message(CLOSE, code=code, message="x")) + frame(b"\x10after"))
+        assert await client.rest() == []
+        await rig.over("left")
+        assert [body[0] for body in got] == [CLOSE]
+        assert json.loads(got[0][1:])["code"] == "left"
+
+
+@pytest_twisted.ensureDeferred
+async def test_largest_frame(tmp_path: Path) -> None:
+    """A frame of max_frame bytes passes, both ways, and an empty one."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.join()
+        await client.echo(b"\x10" * NATIVE_LIMIT)
+        await client.echo(b"")
+        client.close()
+        await rig.over("client_lost")
+
+
+# Clients that do not go, do not read, do not stop
+
+
+@pytest_twisted.ensureDeferred
+async def test_stays_after_error(tmp_path: Path) -> None:
+    """Who gets ERROR and does not close has its connection broken after a second."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.connect(StubbornStream)
+        client.send_raw(frame(b"\x10"))
+        with seconds(0.8, 1.6):
+            await rig.refused(client, "protocol_error", within=1.6)
+        client.reset()
+
+
+@pytest_twisted.ensureDeferred
+async def test_sends_on_after_error(tmp_path: Path) -> None:
+    """Who gets ERROR and sends on has its connection broken in time too; it can read the ERROR all the same."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.connect(StubbornStream)
+        client.send_raw(frame(b"\x10"))
+        while not client.over:
+            await client.change()
+        client.send_raw(bytes(3 * EARLY_LIMIT))
+        await rig.refused(client, "protocol_error", within=1.6)
+        client.reset()
+
+
+@pytest_twisted.ensureDeferred
+async def test_sends_much_with_the_bad_frame(tmp_path: Path) -> None:
+    """ERROR reaches also a client whose bad frame is followed by much that the proxy never looks at."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.connect()
+        client.send_raw(frame(b"\x10") + bytes(EARLY_LIMIT // 2))
+        await rig.refused(client, "protocol_error")
+
+
+@pytest_twisted.ensureDeferred
+async def test_never_reads(tmp_path: Path) -> None:
+    """A client that takes nothing for stall_timeout while a game server sends ends with client_lost."""
+    got: list[bytes] = []
+
+    async def flood(server: GameServer, stream: Stream) -> None:
+        await server.admit(stream)
+        for _ in range(200):
+            stream.send(b"\x10" * 65_536)
+        got.extend(await stream.until_close())
+
+    async with Rig(tmp_path, servers=[("flood", "chess", flood)]) as rig, rig.canary():
+        client = await rig.connect(StubbornStream)
+        client.send(auth(game="chess"))
+        client.stop_reading()
+        with seconds(0.3, 3):
+            await rig.over("client_lost")
+        assert [json.loads(body[1:])["code"] for body in got] == ["client_lost"]
+        client.reset()
+
+
+@pytest_twisted.ensureDeferred
+async def test_never_reads_its_error(tmp_path: Path) -> None:
+    """A client that reads nothing at all cannot keep its connection after ERROR."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.connect(StubbornStream)
+        client.stop_reading()
+        client.send_raw(frame(b"\x10"))
+        with seconds(0.8, 1.6):
+            await rig.over("protocol_error")
+        client.reset()
+
+
+# Hanging up
+
+ENDS = [Stream.close, Stream.reset, lambda stream: stream.transport.loseWriteConnection()]
+END_NAMES = ["close", "reset", "half-close"]
+
+
+@pytest.mark.parametrize("leave", ENDS, ids=END_NAMES)
+@pytest.mark.parametrize("sent", [b"", b"\0\0", frame(auth())[:-1]], ids=["none", "header", "half"])
+@pytest_twisted.ensureDeferred
+async def test_leaves_before_auth(
+    tmp_path: Path, sent: bytes, leave: Callable[[Stream], None]
+) -> None:
+    """A client that goes before its AUTH is complete is client_lost."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.connect()
+        client.send_raw(sent)
+        await pause(0.01)
+        leave(client)
+        with seconds(0, 0.25):
+            await rig.over("client_lost")
+
+
+@pytest.mark.parametrize("leave", ENDS, ids=END_NAMES)
+@pytest_twisted.ensureDeferred
+async def test_leaves_with_auth(tmp_path: Path, leave: Callable[[Stream], None]) -> None:
+    """A client that goes right after AUTH, wherever its session stands then, leaves nothing behind."""
+    async with Rig(tmp_path) as rig, rig.canary(lines=10):
+        for number in range(10):
+            client = await rig.connect()
+            client.send(auth(game="echo"))
+            if number % 2:
+                await pause(number * 0.001)
+            leave(client)
+        for _ in range(10):
+            await rig.over("client_lost")
+
+
+@pytest.mark.parametrize("leave", ENDS, ids=END_NAMES)
+@pytest_twisted.ensureDeferred
+async def test_leaves_the_queue(tmp_path: Path, leave: Callable[[Stream], None]) -> None:
+    """A client that goes while it waits in the queue leaves it."""
+
+    async def full(server: GameServer, stream: Stream) -> None:
+        stream.send(message(0x0A, code="full", message="no room"))
+        await stream.body()
+
+    async with Rig(tmp_path, servers=[("full", "chess", full)]) as rig, rig.canary():
+        client = await rig.connect()
+        client.send(auth(game="chess"))
+        status = await client.message(STATUS)
+        assert (status["state"], status["position"]) == ("queued", 1)
+        leave(client)
+        with seconds(0, 0.25):
+            await rig.over("client_lost")
+
+
+@pytest.mark.parametrize("leave", ENDS, ids=END_NAMES)
+@pytest.mark.parametrize("step", ["dialled", "challenged"])
+@pytest_twisted.ensureDeferred
+async def test_leaves_the_handshake(
+    tmp_path: Path, step: str, leave: Callable[[Stream], None]
+) -> None:
+    """A client that goes during the handshake: the game server's connection is ended too."""
+    reached: list[str] = []
+
+    async def slow(server: GameServer, stream: Stream) -> None:
+        if step == "challenged":
+            await server.take_admit(stream)
+        reached.append(step)
+        assert await stream.rest() == []
+        reached.append("ended")
+
+    async with Rig(tmp_path, servers=[("slow", "chess", slow)]) as rig, rig.canary():
+        client = await rig.connect()
+        client.send(auth(game="chess"))
+        await until(lambda: [] if reached else ["not there yet"])
+        leave(client)
+        with seconds(0, 0.29):
+            await rig.over("client_lost")
+        assert reached[-1] == "ended"
+
+
+@pytest.mark.parametrize("leave", ENDS, ids=END_NAMES)
+@pytest.mark.parametrize("half_a_frame", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_leaves_while_relaying(
+    tmp_path: Path, half_a_frame: bool, leave: Callable[[Stream], None]
+) -> None:
+    """A client that goes while it relays: the game server gets what had come, then CLOSE if the stream stands between
+    two frames, then the end."""
+    got: list[bytes] = []
+    streams: list[Stream] = []
+
+    async def game(server: GameServer, stream: Stream) -> None:
+        streams.append(stream)
+        await server.admit(stream)
+        got.append(await stream.body())
+        stream.send(b"\x10ok")
+        got.extend(await stream.until_close())
+
+    async with Rig(tmp_path, servers=[("game", "chess", game)]) as rig, rig.canary():
+        client = await rig.join("chess")
+        client.send(b"\x10one")
+        assert await client.body() == b"\x10ok"
+        if half_a_frame:
+            client.send_raw(frame(b"\x10" + bytes(99))[:-1])
+            await until(lambda: [] if len(streams[0].received) == 103 else ["not passed on"])
+        leave(client)
+        with seconds(0, 1.5):
+            await rig.over("client_lost")
+        if half_a_frame:
+            assert got == [b"\x10one"]
+            assert len(streams[0].received) == 103
+        else:
+            assert [body[0] for body in got] == [0x10, CLOSE]
+            assert json.loads(got[1][1:])["code"] == "client_lost"
+
+
+# Crowds
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_many(tmp_path: Path) -> None:
+    """Connections that say nothing fill max_unauthenticated at most: those after them get proxy_full at once, who
+    relays goes on, and when they are gone there is room again."""
+    limits = "max_unauthenticated = 5"
+    async with Rig(tmp_path, proxy_settings=limits) as rig, rig.canary(lines=10):
+        silent = [await rig.connect() for _ in range(5)]
+        for _ in range(5):
+            client = await rig.connect()
+            assert (await rig.refused(client, "proxy_full"))["retry_after"] > 0
+        for client in silent:
+            client.close()
+        for _ in silent:
+            await rig.over("client_lost")
+        client = await rig.connect()
+        client.send_raw(frame(b"\x10"))
+        await client.rest()
+        await rig.over("protocol_error")
+        rig.lines.pop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_settings_of_a_client(tmp_path: Path) -> None:
+    """SETTINGS are the game server's: from a client they are a protocol_error also in the middle of play."""
+    async with Rig(tmp_path) as rig, rig.canary():
+        client = await rig.join()
+        await client.echo(b"\x10fine")
+        client.send(bytes([SETTINGS]) + b"mine")
+        assert await rig.closed(client, "protocol_error") == []
+        await rig.over("protocol_error")
