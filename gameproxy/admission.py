@@ -40,17 +40,14 @@ class Admission:
 
     def has_room(self) -> bool:
         """Whether another connection can be taken, if only to say that there is no room."""
-        return len(self._refused) < REFUSED_MAX
+        return not self._is_full() or len(self._refused) < REFUSED_MAX
 
     def enter(self, session: Session) -> Refusal | None:
         """Count a session that has just connected.
 
         :return: why it must end at once, or ``None``.
         """
-        active = len(self._sessions) - len(self._refused)
-        full = (
-            active >= self._max_sessions or len(self._unauthenticated) >= self._max_unauthenticated
-        )
+        full = self._is_full()
         self._sessions[session.id] = session
         if full:
             self._refused[session.id] = None
@@ -66,3 +63,9 @@ class Admission:
         """A session is over."""
         for table in (self._sessions, self._unauthenticated, self._refused):
             table.pop(session, None)
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._sessions) - len(self._refused) >= self._max_sessions
+            or len(self._unauthenticated) >= self._max_unauthenticated
+        )

@@ -48,6 +48,8 @@ from gameproxy.reasons import ADVICE, CloseReason
 
 HEARTBEAT_INTERVAL: Final = 5.0
 """Seconds between two signs of life."""
+FAREWELL_TIME: Final = 2.0
+"""Seconds in which players are told that this game server ends; the proxy takes one to close its side."""
 BUSY_TIMEOUT: Final = 10.0
 """Seconds to wait while another program writes to the farm's database."""
 
@@ -161,6 +163,8 @@ class GameServer(Service):
         self.players: dict[str, Player] = {}
         self.is_draining = False
         self._port: IListeningPort | None = None
+        self._announced = False
+        self._emptied: Deferred[None] | None = None
         self._heartbeat = LoopingCall(self._beat)
         self._heartbeat.clock = reactor
 
@@ -175,9 +179,7 @@ class GameServer(Service):
             self.place.port, factory, backlog=1024, interface=self.place.host
         )
         if self.place.farm is not None:
-            self._write(_ANNOUNCE, self.place.host, self.port).addCallbacks(
-                self._announced, self._not_written
-            )
+            self._heartbeat.start(HEARTBEAT_INTERVAL)
 
     def stopService(self) -> Deferred[None]:
         """Let nobody in any more, tell the players, and take leave of the farm."""
@@ -189,6 +191,13 @@ class GameServer(Service):
         """Where it listens."""
         return cast(IPv4Address, self._port.getHost()).port if self._port else 0
 
+    def left(self, player: Player) -> None:
+        """A player's connection is gone."""
+        del self.players[player.session]
+        if self._emptied is not None and not self._emptied.called and not self.players:
+            self._emptied.callback(None)
+        self.game.left(player)
+
     async def _stop(self) -> None:
         self.is_draining = True
         if self._heartbeat.running:
@@ -197,21 +206,28 @@ class GameServer(Service):
             await maybeDeferred(self._port.stopListening)
         for player in list(self.players.values()):
             player.close(ADVICE[CloseReason.DRAINING], CloseReason.DRAINING)
+        if self.players:
+            self._emptied = Deferred()
+            self._emptied.addTimeout(FAREWELL_TIME, self.reactor, lambda _, timeout: None)
+            await self._emptied
         if self.place.farm is not None:
             await self._write(_TAKE_LEAVE).addErrback(self._not_written)
 
-    def _announced(self, rows: int) -> None:
-        if rows != 1:
+    def _beat(self) -> Deferred[None]:
+        if self._announced:
+            written = self._write(_BEAT).addCallback(lambda _: None)
+        else:
+            written = self._write(_ANNOUNCE, self.place.host, self.port).addCallback(self._is_known)
+        return written.addErrback(self._not_written)
+
+    def _is_known(self, rows: int) -> None:
+        self._announced = rows == 1
+        if not self._announced:
             self.log.error(
                 "The farm does not wait for game server {server}: it ends.",
                 server=self.place.server,
             )
             self.reactor.stop()  # type: ignore[attr-defined]  # of a program's own reactor
-            return
-        self._heartbeat.start(HEARTBEAT_INTERVAL, now=False)
-
-    def _beat(self) -> Deferred[None]:
-        return self._write(_BEAT).addCallbacks(lambda _: None, self._not_written)
 
     def _not_written(self, failure: Failure) -> None:
         # Not the end: the players play on, and the next heartbeat may get through.
@@ -222,11 +238,12 @@ class GameServer(Service):
 
         :return: how many rows were changed.
         """
-        file, server = self.place.farm or "", self.place.server
-        now = self.reactor.seconds()
+        # Never made here: a database that is missing is the proxy's to make again.
+        file = Path(self.place.farm or "").absolute().as_uri() + "?mode=rw"
+        server, now = self.place.server, self.reactor.seconds()
 
         def write() -> int:
-            database = sqlite3.connect(file, timeout=BUSY_TIMEOUT, isolation_level=None)
+            database = sqlite3.connect(file, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
             try:
                 return database.execute(statement, (*values, now, server)).rowcount
             finally:
@@ -267,20 +284,21 @@ class _Connection(Protocol):
         self._receive: Callable[[bytes], None] = self._expect_admit
         self._deadline: IDelayedCall | None = None
         self._player: Player | None = None
+        self._finished = False
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
         # Whoever does not take what is sent is not read from either: nothing piles up.
         self.transport.registerProducer(self.transport, True)  # type: ignore[attr-defined]  # an IConsumer too
-        self._deadline = self._server.reactor.callLater(
-            ADMIT_TIMEOUT, self.transport.loseConnection
-        )
+        self._deadline = self._server.reactor.callLater(ADMIT_TIMEOUT, self.finish)
         self.send(self._handshake.challenge())
 
     def dataReceived(self, data: bytes) -> None:
+        if self._finished:
+            return
         self._framer.feed(data)
         try:
-            for body in self._framer.frames():
+            while not self._finished and (body := next(self._framer.frames(), None)) is not None:
                 self._receive(body)
         except (FrameError, HandshakeError) as error:
             self._server.log.warn("A proxy's connection is closed: {error}", error=error)
@@ -289,15 +307,17 @@ class _Connection(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._stop_deadline()
         if self._player is not None:
-            self._server.players.pop(self._player.session, None)
-            self._server.game.left(self._player)
+            self._server.left(self._player)
 
     def send(self, body: bytes) -> None:
-        self.transport.write(self._server.format.encode(body))
+        if not self._finished:
+            self.transport.write(self._server.format.encode(body))
 
     def finish(self) -> None:
-        """End the connection when all is sent, and hear no more."""
-        self._receive = _ignore
+        """End the connection when all is sent; send and hear no more."""
+        if self._finished:
+            return
+        self._finished = True
         self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer too
         self.transport.loseConnection()
 
@@ -305,6 +325,8 @@ class _Connection(Protocol):
         admit = self._handshake.receive(body)
         self._stop_deadline()
         server = self._server
+        if admit.session in server.players:
+            raise HandshakeError("the session is in already")
         if server.is_draining or len(server.players) >= server.place.capacity:
             code = "draining" if server.is_draining else "full"
             self.send(Notice(code, "There is no room.").encode(FrameType.REFUSED))
@@ -319,16 +341,13 @@ class _Connection(Protocol):
     def _play(self, body: bytes) -> None:
         if body[:1] == bytes([FrameType.CLOSE]):
             self.finish()
-        elif self._player is not None:
+        else:
+            assert self._player is not None
             self._server.game.received(self._player, body)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-
-
-def _ignore(body: bytes) -> None:
-    """What comes after the end is nobody's."""
 
 
 def run(game: Game) -> None:

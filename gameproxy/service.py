@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from twisted.application.service import Service
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -45,6 +45,8 @@ from gameproxy.wire import Side, Wire
 SESSION_ID_BYTES: Final = 16
 OTHER_DESCRIPTORS: Final = 256
 """Descriptors for all but sessions: the database, logs, listeners, game servers being started."""
+LAST_WORDS_TIME: Final = 5.0
+"""Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
 
 
 class ConfigurationError(Exception):
@@ -64,9 +66,10 @@ class GameProxy(Service):
     :param endpoints: stream server endpoints in place of ``[proxy] listen``.
     :param checkers: credentials checkers that take the place of what ``[auth]`` says for their credentials.
     :param entropy: gives random bytes.
-    :ivar started: fires when clients are served; fails when the farm cannot be opened.
+    :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
-    :raises ConfigurationError: a key or the password file cannot be used, or there are too few descriptors.
+    :raises ~gameproxy.keys.KeyFileError: a key or the farm's secret cannot be used.
+    :raises ~gameproxy.auth.PasswordFileError: the password file cannot be used.
     """
 
     log = Logger()
@@ -98,6 +101,8 @@ class GameProxy(Service):
         self._dialect = Dialect(config.dialect.client, config.framing.frame_format)
         self._all_early = EarlyBytes()
         self._hashing = HashingThreads(reactor)
+        self._listening: list[Deferred[None]] = []
+        self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
         self._portal = portal or self._build_portal(checkers)
@@ -121,8 +126,9 @@ class GameProxy(Service):
         """Listen; ports below 1024 may need it before privileges are dropped.
 
         :raises CannotListenError: an address cannot be listened at.
+        :raises ConfigurationError: there are too few descriptors.
         """
-        if self.ports:
+        if self._listening:
             return
         self._ensure_descriptors()
         endpoints = self._endpoints
@@ -130,29 +136,40 @@ class GameProxy(Service):
             endpoints = [serverFromString(self._reactor, one) for one in self._config.proxy.listen]
         factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
         for endpoint in endpoints:
-            _raise_now(endpoint.listen(factory).addCallback(self.ports.append))
+            listening = endpoint.listen(factory).addCallback(self.ports.append)
+            _raise_now(listening)
+            self._listening.append(listening)
 
     def startService(self) -> None:
-        """Open the farm, and listen if that was not done yet.
+        """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
 
         :raises CannotListenError: an address cannot be listened at.
+        :raises ConfigurationError: there are too few descriptors.
         """
-        super().startService()
         self.privilegedStartService()
+        super().startService()
         self._hashing.start()
-        self.farm.start().chainDeferred(self.started)
+        opened = gatherResults([self.farm.start(), *self._listening], consumeErrors=True)
+        opened.addCallbacks(lambda _: self.started.callback(None), self._not_started)
 
     def stopService(self) -> Deferred[None]:
         """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
         the farm. Started game servers go on running.
 
-        :return: fires when all that is done.
+        :return: fires when all that is done; so does that of a second call meanwhile.
         """
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        if self._stopped is None:
+            self._stopped = Deferred.fromCoroutine(self._stop())
+        told: Deferred[None] = Deferred()
+        self._stopped.chainDeferred(told)
+        return told
 
     async def _stop(self) -> None:
-        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
+        for listening in self._listening:
+            listening.cancel()
+        closing = [maybeDeferred(port.stopListening) for port in self.ports]
+        await gatherResults([one.addErrback(self._log_failure) for one in closing])
         self.ports.clear()
         if self.sessions:
             await self._drain()
@@ -169,6 +186,8 @@ class GameProxy(Service):
         )
         ending = self._reactor.callLater(grace, self._end_all)
         self._drained = Deferred()
+        longest = grace + self._config.proxy.stall_timeout + LAST_WORDS_TIME
+        self._drained.addTimeout(longest, self._reactor, self._give_up)
         await self._drained
         if ending.active():
             ending.cancel()
@@ -176,6 +195,17 @@ class GameProxy(Service):
     def _end_all(self) -> None:
         for session in self.sessions:
             session.inputs.end(Refusal(CloseReason.DRAINING))
+
+    def _give_up(self, result: object, timeout: float) -> None:
+        """Somebody takes what was written to it, but so slowly that it would never end."""
+        self.log.warn("{count} sessions are left when draining ends.", count=len(self.sessions))
+
+    def _not_started(self, failure: Failure) -> None:
+        cause = failure.value
+        self.started.errback(cause.subFailure if isinstance(cause, FirstError) else failure)
+
+    def _log_failure(self, failure: Failure) -> None:
+        self.log.failure("While stopping", failure)
 
     # What its sessions need (gameproxy.interfaces.Surroundings)
 
@@ -214,9 +244,8 @@ class GameProxy(Service):
                 self.log.failure(
                     "on_session_end raised for session {session}", session=record.session
                 )
-        if self._drained is not None and not self.sessions:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+        if self._drained is not None and not self._drained.called and not self.sessions:
+            self._drained.callback(None)
 
     def _accept(self, wire: Wire) -> None:
         """A client has connected."""
@@ -228,6 +257,12 @@ class GameProxy(Service):
         session.inputs.start()
         if refusal is not None:
             session.inputs.end(refusal)
+            return
+        allowed = self.farm.check_address(session.peer.address)
+        allowed.addErrback(self._not_allowed, session)
+
+    def _not_allowed(self, failure: Failure, session: Session) -> None:
+        session.inputs.end(cast(Refusal, failure.value))
 
     def _end_session(self, id: str, refusal: Refusal) -> None:
         session = self.sessions.get(id)
@@ -245,10 +280,8 @@ class GameProxy(Service):
     def _build_portal(self, checkers: Iterable[ICredentialsChecker]) -> Portal:
         config = self._config
         auth = config.auth
-        if not config.dialect.has_own_frames:
-            auth = auth.model_copy(
-                update={"guests": True}
-            )  # in plain, a client can be nothing else
+        if config.dialect.client == "plain":
+            auth = auth.model_copy(update={"guests": True})  # a client can be nothing else
         return build_portal(
             auth,
             self._reactor,
@@ -294,7 +327,7 @@ class GameProxy(Service):
 
 def _raise_now(listening: Deferred[None]) -> None:
     """Raise what has gone wrong already, so that a program that cannot listen does not start."""
-    failures: list[Failure] = []
-    listening.addErrback(failures.append)
-    for failure in failures:
+    if listening.called and isinstance(listening.result, Failure):
+        failure = listening.result
+        listening.addErrback(lambda _: None)  # it is told
         failure.raiseException()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+import atexit
+import os
+from contextlib import suppress
+from typing import Final, cast
 
 from twisted.application.service import IService
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.internet import reactor as _global_reactor
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 from gameproxy.auth import SUPPORTED, PasswordFileError
 from gameproxy.config import ConfigError, load
@@ -20,6 +23,8 @@ from gameproxy.service import ConfigurationError, GameProxy
 
 _log = Logger(namespace="gameproxy")
 _reactor = cast(Reactor, _global_reactor)  # a program's own reactor has all that a proxy needs
+_BAD_ENDPOINT: Final = (TypeError, IndexError, ValueError)
+"""What Twisted raises for the description of an endpoint that it cannot read."""
 
 
 class Options(UsageOptions, AuthOptionMixin):
@@ -30,20 +35,36 @@ class Options(UsageOptions, AuthOptionMixin):
     optParameters = [["config", "c", "gameproxy.toml", "The configuration file (TOML)."]]
 
 
+class Program(GameProxy):
+    """A proxy that is a program: where it cannot start, the program says why in one line, and ends with status 1."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except (CannotListenError, ConfigurationError, *_BAD_ENDPOINT) as error:
+            raise SystemExit(f"gameproxy: {error}") from error
+
+    def startService(self) -> None:
+        super().startService()
+        self.started.addErrback(_cannot_start)
+
+
 def makeService(options: Options) -> IService:
     """Make the service for twist.
 
-    :raises UsageError: the configuration cannot be used.
+    :raises SystemExit: the configuration cannot be used.
     """
+    file = options["config"]
     try:
-        config = load(options["config"])
-        proxy = GameProxy(config, _reactor, checkers=options.get("credCheckers", ()))
+        return Program(load(file), _reactor, checkers=options.get("credCheckers", ()))
     except (ConfigError, ConfigurationError, KeyFileError, PasswordFileError) as error:
-        raise UsageError(str(error)) from error
-    proxy.started.addErrback(_cannot_start)
-    return proxy
+        raise SystemExit(f"gameproxy: {file} cannot be used:\n{error}") from error
 
 
 def _cannot_start(failure: Failure) -> None:
     _log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-    _global_reactor.stop()
+    atexit.register(
+        os._exit, 1
+    )  # twist and twistd have no status for what fails while the reactor runs
+    with suppress(ReactorNotRunning):
+        _global_reactor.stop()
