@@ -1,7 +1,8 @@
 """The proxy's own frames: their types, and the JSON in them (docs/protocol, "Frames of the proxy's own").
 
 Each body is one byte of type and then a payload. Encoders give a whole body, without the length field; decoders take
-the payload, without the type byte, and raise :class:`BadMessage` for anything that is not exactly what it should be.
+the payload, without the type byte, and raise :class:`~gameproxy.strict_json.BadMessage` for anything that is not
+exactly what it should be.
 """
 
 from __future__ import annotations

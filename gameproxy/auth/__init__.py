@@ -6,7 +6,7 @@ from gameproxy.auth.names import BadName, normalise_name
 from gameproxy.auth.password_file import PasswordFileError, hash_password, user_name
 from gameproxy.auth.passwords import HashingThreads, RunInThread
 from gameproxy.auth.portal import SUPPORTED, build_portal
-from gameproxy.auth.realm import Attempt, IPlayer
+from gameproxy.auth.realm import Attempt, IPlayer, PlayerRealm
 from gameproxy.auth.tickets import ITicket, SigningKey, Ticket, VerifyingKey, issue_ticket
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "IPlayer",
     "ITicket",
     "PasswordFileError",
+    "PlayerRealm",
     "RunInThread",
     "SigningKey",
     "Ticket",
