@@ -111,7 +111,6 @@ class Placement:
                 session=seat.request.session,
                 server=None if seat.state == "queued" or seat.place is None else seat.place.server,
                 player=seat.request.identity.player,
-                guest=seat.request.identity.is_guest,
                 address=seat.request.peer.address,
                 game=seat.request.game,
                 state=seat.state,

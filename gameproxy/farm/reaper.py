@@ -25,7 +25,7 @@ INTERVAL: Final = 0.75
 BEAT_INTERVAL: Final = 5.0
 """Seconds between two signs of life of this proxy."""
 _COUNTED_AT_MOST: Final = 2 * INTERVAL
-"""Seconds that count between two looks. When the whole machine slept, nobody else could give a sign either."""
+"""Seconds that count between two looks: not those in which the database could not be read or the machine slept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Reaper:
             )
         known = self._bans_version
         done = self._store.read(lambda cursor: self._survey(cursor, known, now))
-        done.addCallbacks(partial(self._act, now), self._blind)
+        done.addCallbacks(partial(self._act, now), _again)
         done.addErrback(lambda failure: self._log.failure("upkeep of the farm", failure))
         done.addBoth(lambda _: self._schedule())
 
@@ -194,10 +194,6 @@ class Reaper:
     def _set_writable(self, writable: bool, result: object) -> None:
         """While this proxy cannot write, nobody can give a sign of life: that time counts for nothing."""
         self._writable = writable
-
-    def _blind(self, failure: Failure) -> None:
-        """The database could not be read: the time until it can again counts for nothing."""
-        self._looked_at = None
 
 
 def _again(failure: Failure) -> None:

@@ -54,7 +54,6 @@ class SlotRow:
     session: str
     server: str | None
     player: str
-    guest: bool
     address: str
     game: str
     state: str
@@ -185,14 +184,13 @@ def restore_slots(
     for slot in slots:
         try:
             cursor.execute(
-                "INSERT INTO slots (session, server, proxy, player, guest, address, game, state, "
-                "queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO NOTHING",
+                "INSERT INTO slots (session, server, proxy, player, address, game, state, "
+                "queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO NOTHING",
                 (
                     slot.session,
                     slot.server,
                     proxy,
                     slot.player,
-                    slot.guest,
                     slot.address,
                     slot.game,
                     slot.state,

@@ -93,13 +93,12 @@ class SlotTable:
         self.check_bans(cursor, request.identity.player, request.peer.address, now)
         evicted = self._settle_duplicates(cursor, request.identity)
         cursor.execute(
-            "INSERT INTO slots (session, proxy, player, guest, address, game, state, queued_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+            "INSERT INTO slots (session, proxy, player, address, game, state, queued_at) "
+            "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
             (
                 request.session,
                 self.proxy,
                 request.identity.player,
-                request.identity.is_guest,
                 request.peer.address,
                 request.game,
                 now,
@@ -204,8 +203,7 @@ class SlotTable:
         if identity.is_guest:
             return []
         others = cursor.execute(
-            "SELECT session, proxy FROM slots WHERE player = ? AND guest = 0 AND evict IS NULL "
-            "ORDER BY arrival",
+            "SELECT session, proxy FROM slots WHERE player = ? AND evict IS NULL ORDER BY arrival",
             (identity.player,),
         ).fetchall()
         if others and self.duplicates == "refuse":

@@ -115,6 +115,26 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual((second.reason, third.told[-1]), ("queue_timeout", ("queued", 1)))
         self.assertEqual(first.server, "a")
 
+    def test_one_who_cannot_be_served_holds_up_nobody(self) -> None:
+        """The first in the queue was turned away by the only server with room: the next gets the slot."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        self.again(first, FULL)
+        world.reactor.settle()
+        self.assertEqual((len(first.slots), second.server), (1, "a"))
+        self.assertEqual(first.told, [("queued", 1)])
+
+    def test_room_by_hand(self) -> None:
+        """Room that somebody makes by hand is first for those who wait, at the very next look at the farm."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        world.client(farm)
+        waiting = world.client(farm)
+        world.sql("UPDATE game_servers SET capacity = 2")
+        late = world.client(farm)
+        self.assertEqual((waiting.server, late.told), ("a", [("queued", 1)]))
+
     def test_no_server(self) -> None:
         """Where there is no game server and none can be started, nobody waits."""
         world = self.world(listed("a", game="go"))
@@ -396,7 +416,23 @@ class StartingTests(SynchronousTestCase):
         world.ready(server)
         world.sql("UPDATE game_servers SET state = 'draining'")
         world.reactor.pass_time(0.05)
-        self.assertEqual(len(world.starter.started), 1)
+        late = world.client(farm)
+        self.assertEqual((len(world.starter.started), late.told), (1, [("queued", 2)]))
         world.starter.end(server)
         world.reactor.settle()
         self.assertEqual(len(world.starter.started), 2)
+
+    def test_one_start_at_a_time_after_a_failure(self) -> None:
+        """After a failed start the next one is alone, however many wait; when it is well the others follow."""
+        world = self.world(start_attempts=5)
+        farm = world.proxy()
+        for _ in range(2):
+            world.client(farm)
+        world.starter.end(world.starter.started[0])
+        for _ in range(4):
+            world.client(farm)
+        world.reactor.pass_time(3.0, 0.05)
+        self.assertEqual(len(world.starter.started), 2)
+        world.ready(world.starter.started[1])
+        world.reactor.pass_time(1.0, 0.05)
+        self.assertEqual(len(world.starter.started), 4)

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.farm import GameFarm
+from gameproxy.farm import GameFarm, registry
 from tests.farm_fixture import World, listed
 
 
@@ -41,13 +41,13 @@ class SlotTests(SynchronousTestCase):
         for server in ("a", "nobody"):
             with self.assertRaises(sqlite3.IntegrityError):
                 world.sql(
-                    "INSERT INTO slots (session, server, proxy, player, guest, address, game, state, "
-                    "queued_at) VALUES ('x', ?, 'p', 'p', 0, '', 'chess', 'connected', 0)",
+                    "INSERT INTO slots (session, server, proxy, player, address, game, state, "
+                    "queued_at) VALUES ('x', ?, 'p', 'p', '', 'chess', 'connected', 0)",
                     server,
                 )
         world.sql(
-            "INSERT INTO slots (session, proxy, player, guest, address, game, state, queued_at) "
-            "VALUES ('x', 'p', 'p', 0, '', 'chess', 'queued', 0)"
+            "INSERT INTO slots (session, proxy, player, address, game, state, queued_at) "
+            "VALUES ('x', 'p', 'p', '', 'chess', 'queued', 0)"
         )
         with self.assertRaises(sqlite3.IntegrityError):
             world.sql("UPDATE slots SET server = 'a', state = 'reserved' WHERE session = 'x'")
@@ -111,8 +111,8 @@ class SlotTests(SynchronousTestCase):
                 capacity,
             )
         world.sql(
-            "INSERT INTO game_servers (id, game, state, host, port, capacity) "
-            "VALUES (x'ff', 'chess', 'ready', 'h', 1, 9)"
+            "INSERT INTO game_servers (id, game, state, host, port, capacity, reported_load) "
+            "VALUES (x'ff', 'chess', 'ready', 'h', 1, 9, 0.6)"
         )
         self.assertEqual([world.client(farm).server for _ in range(3)], ["good", "good", None])
         world.reactor.pass_time(2.0, 0.25)
@@ -215,6 +215,23 @@ class SlotTests(SynchronousTestCase):
             [("a", "ready"), ("b", "ready")],
         )
 
+    def test_idle_servers_retire_only_when_empty(self) -> None:
+        """Between the look at an idle server and its retirement somebody may take a slot: then it stays."""
+        world = self.world()
+        farm = world.proxy()
+        world.sql(
+            "INSERT INTO game_servers (id, game, state, host, port, capacity) "
+            "VALUES ('x', 'chess', 'ready', 'h', 1, 9)"
+        )
+        client = world.client(farm)
+        connection = sqlite3.connect(world.path, isolation_level=None)
+        self.addCleanup(connection.close)
+        self.assertFalse(registry.retire_server(connection.cursor(), "x", "chess", 0))
+        farm.release(client.session)
+        world.reactor.settle()
+        self.assertFalse(registry.retire_server(connection.cursor(), "x", "chess", 1))
+        self.assertTrue(registry.retire_server(connection.cursor(), "x", "chess", 0))
+
     def test_stats(self) -> None:
         """The farm's sums are what its rows add up to; the rows are there for display."""
         world = self.world(listed("a"), listed("b", game="go"))
@@ -303,6 +320,18 @@ class BanTests(SynchronousTestCase):
         world.sql("INSERT INTO bans (kind, subject) VALUES ('address', '0.0.0.0/0')")
         self.assertEqual(world.client(farm, address="9.9.9.9").reason, "banned")
         self.assertEqual(world.client(farm, address="2001:db8::1").server, "a")
+
+    def test_bans_of_a_new_database(self) -> None:
+        """After the database was replaced the bans are those of the new one."""
+        world, farm = self.world()
+        world.sql("INSERT INTO bans (kind, subject) VALUES ('player', 'anna')")
+        self.assertEqual(world.client(farm, player="anna").reason, "banned")
+        for file in world.path.parent.glob("farm.db*"):
+            file.unlink()
+        world.reactor.pass_time(1.0, 0.25)
+        world.sql("INSERT INTO bans (kind, subject) VALUES ('player', 'bert')")
+        self.assertEqual(world.client(farm, player="bert").reason, "banned")
+        self.assertEqual(world.client(farm, player="anna").server, "a")
 
     def test_a_shorter_ban_does_not_shorten(self) -> None:
         """Who is banned for long stays so; a longer ban lengthens; one for ever stays for ever."""

@@ -104,8 +104,8 @@ class UpkeepTests(SynchronousTestCase):
             "INSERT INTO proxies VALUES ('far', ?, 77, 'x', 'here far')", world.reactor.seconds()
         )
         world.sql(
-            "INSERT INTO slots (session, server, proxy, player, guest, address, game, state, queued_at) "
-            "VALUES ('x', 'a', 'far', 'p', 0, '', 'chess', 'connected', 0)"
+            "INSERT INTO slots (session, server, proxy, player, address, game, state, queued_at) "
+            "VALUES ('x', 'a', 'far', 'p', '', 'chess', 'connected', 0)"
         )
         world.reactor.pass_time(13.0, 0.25)
         self.assertEqual(world.counts("a")[1], 1)
@@ -241,6 +241,12 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.state(world, "chess-x"), "lost")
         world.reactor.pass_time(20.0, 0.75)
         self.assertEqual(self.state(world, "chess-x"), "closed")
+
+    def test_server_that_only_says_nothing(self) -> None:
+        """A lost server whose process is there may come back, however late."""
+        world, _, server = self.with_server(stop_when_idle=10_000.0)
+        world.reactor.pass_time(400.0, 0.75)
+        self.assertEqual(self.state(world, server), "lost")
 
     def test_bans_end_live_sessions(self) -> None:
         """A player or network banned by anybody loses its sessions within a second, once."""

@@ -51,7 +51,6 @@ CREATE TABLE slots (
     server TEXT,                              -- NULL while queued
     proxy TEXT NOT NULL REFERENCES proxies (id) ON DELETE CASCADE,
     player TEXT NOT NULL,
-    guest INTEGER NOT NULL,
     address TEXT NOT NULL,
     game TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('queued', 'reserved', 'connected')),
