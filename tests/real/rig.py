@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import sqlite3
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -205,6 +206,21 @@ class Stream(Protocol):
         """Break the connection."""
         self.transport.abortConnection()
 
+    async def broken(self) -> None:
+        """Until the other side has broken the connection: for who does not read and so would not notice.
+
+        (``tcpi_state`` of Linux's ``struct tcp_info``, linux/tcp.h; 7 is TCP_CLOSE.)
+        """
+        handle = self.transport.getHandle()
+        await until(
+            lambda: (
+                []
+                if handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x07"
+                else ["not broken"]
+            )
+        )
+        self.reset()
+
     def stop_reading(self) -> None:
         """Take nothing any more."""
         self.transport.pauseProducing()
@@ -233,6 +249,8 @@ class GameServer:
 
     :ivar streams: its connections from the proxy, also those that are over.
     :ivar admits: the JSON of every ADMIT it got.
+    :ivar kind: what its connections are.
+    :ivar got: for scripts: the frames that came after its own.
     """
 
     id: str
@@ -242,6 +260,8 @@ class GameServer:
     admits: list[dict[str, Any]] = field(default_factory=list)
     faults: list[Failure] = field(default_factory=list)
     port: Any = None
+    kind: type[Stream] = Stream
+    got: list[bytes] = field(default_factory=list)
 
     @property
     def key(self) -> bytes:
@@ -256,7 +276,7 @@ class GameServer:
     def _accept(self, address: object) -> Stream:
         game_server = self
 
-        class Accepted(Stream):
+        class Accepted(self.kind):  # type: ignore[name-defined]  # a class is made of it
             def connectionMade(self) -> None:
                 super().connectionMade()
                 done = Deferred.fromCoroutine(game_server.script(game_server, self))
@@ -541,8 +561,11 @@ class Rig:
     # The farm
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the farm's database."""
-        database = sqlite3.connect(self.folder / "farm.db", timeout=5)
+        """Ask the farm's database.
+
+        :raises sqlite3.Error: there is none, or it is none.
+        """
+        database = sqlite3.connect(f"file:{self.folder / 'farm.db'}?mode=rw", uri=True, timeout=5)
         try:
             rows = database.execute(sql, values).fetchall()
             database.commit()
@@ -561,7 +584,10 @@ def leftovers(rig: Rig, sessions: int = 0) -> list[str]:
     if len(rig.proxy.sessions) != sessions:
         states = [session.state for session in rig.proxy.sessions]
         found.append(f"sessions {states}, not {sessions}")
-    slots = rig.query("SELECT session, state, server FROM slots")
+    try:
+        slots = rig.query("SELECT session, state, server FROM slots")
+    except sqlite3.Error as error:
+        return [f"the database: {error}"]
     if len(slots) != sessions:
         found.append(f"slots {slots}")
     reserved, connections, added, removed = rig.query(
