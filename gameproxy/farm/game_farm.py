@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config
@@ -33,8 +32,6 @@ class GameFarm:
     :param key_for: gives a game server's 32-byte key.
     :param on_evict: called with a session of this proxy that has to end, and why; once for each.
     """
-
-    _log = Logger()
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from gameproxy.config import GameConfig
 from gameproxy.farm import registry
 from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.registry import StartedServer
-from gameproxy.farm.store import FarmStore
+from gameproxy.farm.store import FarmStore, told_by_store
 
 HEARTBEAT_LIFE: Final = 15.0
 """Seconds for which a heartbeat may stand still before its game server is lost."""
@@ -183,7 +183,7 @@ class ServerKeeper:
         done = self._store.write(
             lambda cursor: registry.fail_start(cursor, server.id, server.game, now)
         )
-        done.addCallbacks(failed, _later)
+        done.addCallbacks(failed, told_by_store)
 
     def _inspect_heartbeat(self, server: StartedServer, stood: float) -> None:
         if server.state == "ready" and stood >= HEARTBEAT_LIFE:
@@ -201,7 +201,7 @@ class ServerKeeper:
 
     def _set_state(self, server: StartedServer, old: str, new: str) -> None:
         done = self._store.write(lambda cursor: registry.set_state(cursor, server.id, old, new))
-        done.addCallbacks(lambda _: self._on_change(server.game), _later)
+        done.addCallbacks(lambda _: self._on_change(server.game), told_by_store)
 
     def _inspect_idle(self, server: StartedServer, idle: float) -> None:
         game = self.games.get(server.game)
@@ -217,7 +217,7 @@ class ServerKeeper:
         done = self._store.write(
             lambda cursor: registry.retire_server(cursor, server.id, server.game, min_ready)
         )
-        done.addCallbacks(retired, _later)
+        done.addCallbacks(retired, told_by_store)
 
     def _prepare_stop(self, name: str, cursor: sqlite3.Cursor) -> StartedServer | None:
         servers = registry.started_servers(cursor, self._processes)
@@ -258,8 +258,4 @@ class ServerKeeper:
         done.addCallback(lambda _: self._on_change(game))
 
     def _must(self, operation: Callable[[sqlite3.Cursor], None], name: str) -> Deferred[None]:
-        return self._store.must(operation, name).addErrback(_later)
-
-
-def _later(failure: object) -> None:
-    """The next inspection comes to it again, and the store has told its trouble."""
+        return self._store.must(operation, name).addErrback(lambda failure: None)

@@ -17,7 +17,7 @@ from gameproxy.config import Config, GameConfig
 from gameproxy.farm.registry import SlotRow
 from gameproxy.farm.rests import Rests
 from gameproxy.farm.slots import Outlook, Place, SlotTable
-from gameproxy.farm.store import FarmStore, Operation
+from gameproxy.farm.store import FarmStore, Operation, told_by_store
 from gameproxy.interfaces import AttemptFailed, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
 
@@ -219,8 +219,7 @@ class Placement:
             lambda cursor: self._table.look(cursor, game, sessions, tried, resting, now)
         )
         done.addCallback(self._looked, game, sessions)
-        # The next look comes within a second, and the store has told its trouble.
-        done.addErrback(lambda failure: None)
+        done.addErrback(told_by_store)
         done.addBoth(self._look_again, game)
 
     def _looked(self, outlook: Outlook, game: str, sessions: Sequence[str]) -> None:
@@ -348,7 +347,7 @@ class Placement:
 
     def _check_version(self) -> None:
         done = self._store.read(_data_version)
-        done.addCallbacks(self._checked_version, lambda failure: None)
+        done.addCallbacks(self._checked_version, told_by_store)
         done.addBoth(self._watch_on)
 
     def _checked_version(self, version: int) -> None:

@@ -10,14 +10,13 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from gameproxy.farm import registry
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.keeper import ServerKeeper, Standstill
 from gameproxy.farm.processes import Processes
 from gameproxy.farm.registry import PROXY_LIFE, StartedServer
-from gameproxy.farm.store import FarmStore
+from gameproxy.farm.store import FarmStore, told_by_store
 from gameproxy.reasons import CloseReason
 
 INTERVAL: Final = 0.75
@@ -105,12 +104,10 @@ class Reaper:
         if not self._writable or not 0 <= now - self._beat_at < BEAT_INTERVAL:
             self._beat_at = now
             beaten = self._store.write(partial(self._beat, now))
-            beaten.addCallbacks(
-                partial(self._set_writable, True), partial(self._set_writable, False)
-            )
+            beaten.addCallbacks(self._beaten, self._not_beaten)
         known = self._bans_version
         done = self._store.read(lambda cursor: self._survey(cursor, known, now))
-        done.addCallbacks(partial(self._act, now), _again)
+        done.addCallbacks(partial(self._act, now), told_by_store)
         done.addErrback(lambda failure: self._log.failure("upkeep of the farm", failure))
         done.addBoth(lambda _: self._schedule())
 
@@ -189,15 +186,15 @@ class Reaper:
             registry.remove_silent_proxies(cursor, silent)
             registry.adopt_servers(cursor, self._proxy)
 
-        self._store.write(bury).addErrback(_again)
+        self._store.write(bury).addErrback(told_by_store)
 
-    def _set_writable(self, writable: bool, result: object) -> None:
+    def _beaten(self, _: None) -> None:
+        self._writable = True
+
+    def _not_beaten(self, failure: Failure) -> None:
         """While this proxy cannot write, nobody can give a sign of life: that time counts for nothing."""
-        self._writable = writable
-
-
-def _again(failure: Failure) -> None:
-    """The next look comes to it again, and the store has told its trouble."""
+        self._writable = False
+        told_by_store(failure)
 
 
 def _reason(code: object) -> CloseReason:

@@ -46,12 +46,21 @@ _ALONE: Final = frozenset(
 """Result codes that are one operation's own fault; with all others the database is out of order."""
 
 
+_log = Logger()
+
+
 class StoreError(Exception):
     """The database cannot be used until somebody does what the message says."""
 
 
 class StoreUnavailable(Exception):
     """The database cannot be used now: locked, full, read-only, missing. It may be well again soon."""
+
+
+def told_by_store(failure: Failure) -> None:
+    """An errback for what is tried again later: the store has logged its trouble; anything else is a fault."""
+    if not failure.check(StoreUnavailable, StoreError):
+        _log.failure("a transaction of the farm failed", failure)
 
 
 @dataclass(eq=False, slots=True)
@@ -75,8 +84,6 @@ class FarmStore:
     :param reactor: provides IReactorTime, IReactorCore and IReactorFromThreads.
     :param thread_pool: where SQLite is called, instead of the one thread of its own.
     """
-
-    _log = Logger()
 
     def __init__(self, path: str, reactor: Any, thread_pool: ThreadPool | None = None) -> None:
         self.path = path
@@ -169,18 +176,18 @@ class FarmStore:
             self._reactor, self._pool.threadpool, self._transact, batch
         )
         done.addCallbacks(partial(self._succeeded, batch), partial(self._failed, batch))
-        done.addErrback(lambda failure: self._log.failure("farm database", failure))
+        done.addErrback(lambda failure: _log.failure("farm database", failure))
 
     def _succeeded(self, batch: Sequence[_Request], outcomes: list[Any]) -> None:
         if self._incident:
-            self._log.info("the farm's database {path} works again", path=self.path)
+            _log.info("the farm's database {path} works again", path=self.path)
             self._incident.clear()
         for request, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Failure):
                 request.result.callback(outcome)
                 continue
             if request.must is not None:
-                self._log.failure("{name} failed", outcome, name=request.must)
+                _log.failure("{name} failed", outcome, name=request.must)
             request.result.errback(outcome)
         # What the results led to shares the next transaction.
         self._running = False
@@ -190,7 +197,7 @@ class FarmStore:
         kind = failure.getErrorMessage()
         if kind not in self._incident:
             self._incident.append(kind)
-            self._log.error(
+            _log.error(
                 "the farm's database {path} cannot be used: {error}", path=self.path, error=kind
             )
         error = failure.value

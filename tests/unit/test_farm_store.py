@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm import FarmStore, StoreError, StoreUnavailable
@@ -165,7 +166,7 @@ class StoreTests(SynchronousTestCase):
     def test_one_line_for_an_incident(self) -> None:
         """However many requests fail, each kind of trouble is logged once, and its end."""
         lines: list[str] = []
-        self.patch(self.store, "_log", _Lines(lines))
+        self.patch(store_module, "_log", _Lines(lines))
         self.do(self.spend("a"))
         self.reactor.threads.broken = sqlite3.OperationalError("disk I/O error")
         for number in range(20):
@@ -337,6 +338,16 @@ class StoreTests(SynchronousTestCase):
         closed = self.outcome(self.store.close())
         self.assertEqual(closed, [None])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ToldTests(SynchronousTestCase):
+    def test_faults_are_logged(self) -> None:
+        """The store's own trouble is not told twice; what else went wrong does not pass in silence."""
+        store_module.told_by_store(Failure(StoreUnavailable("locked")))
+        store_module.told_by_store(Failure(StoreError("newer")))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        store_module.told_by_store(Failure(KeyError("fault")))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
 
 class _Lines:
