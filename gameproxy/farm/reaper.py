@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gameproxy.farm import registry
 from gameproxy.farm.bans import Bans
