@@ -136,7 +136,8 @@ class ServerSide(Attempt):
             # The client's doing, so the game server must not be blamed: it is not another's turn either.
             message = "Your name and properties are too long for this game's frames."
             self._fail(CloseReason.REFUSED, message)
-        elif self._wire is not None:
+        else:
+            assert self._wire is not None
             self._wire.write(self._dialling.format.encode(answer))
 
     def _too_late(self) -> None:
