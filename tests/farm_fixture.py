@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gameproxy.config import Config, GameConfig
-from gameproxy.farm import FarmStore, GameFarm, ProcessName, StoreError
+from gameproxy.farm import FarmStore, GameFarm, ProcessName, Selector, StoreError
 from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
 from gameproxy.reasons import Refusal
 from tests.inline_threads import InlineReactor, Node
@@ -153,6 +153,7 @@ class World:
         self.evicted: list[tuple[str, str]] = []
         self.starter = FakeStarter(self.processes)
         self.count = 0
+        self.selector: Selector | None = None
         self.started: list[GameFarm] = []
         self.nodes: dict[str, tuple[Node, int]] = {}
 
@@ -169,6 +170,7 @@ class World:
             self.entropy,
             lambda server: server.encode().ljust(32, b"\0")[:32],
             lambda session, refusal: self.evicted.append((session, str(refusal.reason))),
+            self.selector,
         )
         self.nodes[farm.proxy] = (node, pid)
         started = farm.start()

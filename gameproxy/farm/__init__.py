@@ -3,6 +3,7 @@
 from gameproxy.farm.game_farm import GameFarm
 from gameproxy.farm.keeper import Starter
 from gameproxy.farm.processes import LinuxProcesses, Processes, ProcessName
+from gameproxy.farm.selection import Selector
 from gameproxy.farm.starter import GameServerStarter
 from gameproxy.farm.store import FarmStore, StoreError, StoreUnavailable
 
@@ -13,6 +14,7 @@ __all__ = [
     "LinuxProcesses",
     "ProcessName",
     "Processes",
+    "Selector",
     "Starter",
     "StoreError",
     "StoreUnavailable",

@@ -16,7 +16,7 @@ from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
 from gameproxy.farm.processes import Processes
 from gameproxy.farm.reaper import Reaper
-from gameproxy.farm.selection import Selector
+from gameproxy.farm.selection import Selector, StrategySelector
 from gameproxy.farm.slots import SlotTable
 from gameproxy.farm.store import FarmStore
 from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
@@ -31,6 +31,7 @@ class GameFarm:
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param key_for: gives a game server's 32-byte key.
     :param on_evict: called with a session of this proxy that has to end, and why; once for each.
+    :param selector: picks game servers in place of the configured strategy.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class GameFarm:
         entropy: Entropy,
         key_for: Callable[[str], bytes],
         on_evict: Callable[[str, Refusal], None],
+        selector: Selector | None = None,
     ) -> None:
         self.proxy = f"proxy-{entropy(6).hex()}"
         self._store = store
         self._processes = processes
         self._reactor = reactor
         self._entropy = entropy
+        self._selector = selector
         self._bans = Bans()
         self._keeper = ServerKeeper(self.proxy, store, starter, processes, reactor, self._changed)
         self._configure(config)
@@ -215,7 +218,10 @@ class GameFarm:
             games=games,
             duplicates=config.auth.duplicates,
             queue_size=config.selection.queue_size,
-            selector=Selector(config.selection.strategy, config.selection.max_load, self._entropy),
+            selector=self._selector
+            or StrategySelector(
+                config.selection.strategy, config.selection.max_load, self._entropy
+            ),
             bans=self._bans,
             entropy=self._entropy,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from gameproxy.interfaces import Entropy
 
@@ -23,8 +23,20 @@ _COUNT: Final = f"SELECT count(*) {_SUITS} AND load < :max_load"
 _NTH: Final = f"SELECT id {_SUITS} AND load < :max_load ORDER BY id LIMIT 1 OFFSET :offset"
 
 
-class Selector:
-    """Picks game servers.
+class Selector(Protocol):
+    """Picks game servers. It is called in the database's thread, within the transaction that takes the slot."""
+
+    def pick(self, cursor: sqlite3.Cursor, game: str, excluded: Iterable[str] = ()) -> str | None:
+        """The id of a server of ``game`` to be used next, ``None`` if there is none.
+
+        :param cursor: to read game_servers with; rows with ``open = 1`` are ready and have a free slot.
+        :param excluded: servers that must not be picked.
+        """
+        ...
+
+
+class StrategySelector:
+    """Picks game servers by one of the strategies of the configuration.
 
     :param strategy: ``packed`` (fullest first), ``least_connections`` or ``random``.
     :param max_load: only servers below this load are picked.
@@ -36,7 +48,7 @@ class Selector:
         self._entropy = entropy
 
     def pick(self, cursor: sqlite3.Cursor, game: str, excluded: Iterable[str] = ()) -> str | None:
-        """The id of a server of ``game`` that has a free slot and is none of ``excluded``; ``None`` if none suits."""
+        """The first server of ``game`` that suits, in the strategy's order."""
         arguments: dict[str, object] = {
             "game": game,
             "max_load": self.max_load,

@@ -227,6 +227,21 @@ class QueueTests(SynchronousTestCase):
         self.assertTrue(4 <= len([a for a in attempts if a[0] == "a"]) <= 6, attempts)
         self.assertIn(("queued", 1), client.told)
 
+    def test_a_selector_of_ones_own(self) -> None:
+        """A program's own selector decides, and sees what must not be picked."""
+
+        class Last:
+            def pick(self, cursor: Any, game: str, excluded: Any = ()) -> str | None:
+                rows = cursor.execute("SELECT id FROM game_servers WHERE open = 1 ORDER BY id DESC")
+                return next((row[0] for row in rows if row[0] not in excluded), None)
+
+        world = self.world(listed("a"), listed("b"))
+        world.selector = Last()
+        client = world.client(world.proxy())
+        self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual([slot.server for slot in client.slots], ["b", "a"])
+
     def test_told_again_that_it_waits(self) -> None:
         """A session that waits, gets a slot, and has to wait again is told so again."""
         world = self.world(listed("a", capacity=1))

@@ -6,7 +6,7 @@ import sqlite3
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.farm.selection import QUERIES, Selector
+from gameproxy.farm.selection import QUERIES, StrategySelector
 from gameproxy.farm.store import upgrade
 from tests.farm_fixture import counting_entropy
 
@@ -37,7 +37,9 @@ class SelectionTests(SynchronousTestCase):
     def pick(
         self, strategy: str, max_load: float = 1.0, excluded: tuple[str, ...] = ()
     ) -> str | None:
-        return Selector(strategy, max_load, counting_entropy()).pick(self.cursor, "chess", excluded)
+        return StrategySelector(strategy, max_load, counting_entropy()).pick(
+            self.cursor, "chess", excluded
+        )
 
     def test_packed(self) -> None:
         """The fullest server with room; of equally full ones the first by id; reported load counts if larger."""
@@ -65,7 +67,7 @@ class SelectionTests(SynchronousTestCase):
         for name in "abc":
             self.add(name, 0)
         self.add("full", 10)
-        selector = Selector("random", 1.0, counting_entropy())
+        selector = StrategySelector("random", 1.0, counting_entropy())
         picks = [selector.pick(self.cursor, "chess") for _ in range(30)]
         self.assertEqual([picks.count(name) for name in "abc"], [10, 10, 10])
         self.assertEqual(self.pick("random", excluded=("a", "b", "c")), None)
