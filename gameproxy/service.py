@@ -15,6 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from gameproxy.admission import REFUSED_MAX, Admission
 from gameproxy.auth import CredAuthenticator, HashingThreads, build_portal
@@ -66,6 +67,7 @@ class GameProxy(Service):
     :param endpoints: stream server endpoints in place of ``[proxy] listen``.
     :param checkers: credentials checkers that take the place of what ``[auth]`` says for their credentials.
     :param entropy: gives random bytes.
+    :param database_threads: where SQLite is called, in place of a thread of its own; started and stopped by it.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
     :raises ~gameproxy.keys.KeyFileError: a key or the farm's secret cannot be used.
@@ -85,6 +87,7 @@ class GameProxy(Service):
         *,
         checkers: Iterable[ICredentialsChecker] = (),
         entropy: Entropy = os.urandom,
+        database_threads: ThreadPool | None = None,
     ) -> None:
         self.started: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
@@ -98,6 +101,7 @@ class GameProxy(Service):
         self._entropy = entropy
         self._on_session_end = on_session_end
         self._endpoints = endpoints
+        self._database_threads = database_threads
         self._dialect = Dialect(config.dialect.client, config.framing.frame_format)
         self._all_early = EarlyBytes()
         self._hashing = HashingThreads(reactor)
@@ -303,7 +307,7 @@ class GameProxy(Service):
         )
         return GameFarm(
             config,
-            FarmStore(str(database), self._reactor),
+            FarmStore(str(database), self._reactor, self._database_threads),
             starter,
             processes,
             self._reactor,
