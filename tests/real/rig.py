@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientCreator, Factory, Protocol
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -83,6 +83,10 @@ def _inclusive(data: bytearray) -> tuple[int, int] | None:
     return (2, struct.unpack("<H", data[:2])[0] - 2) if len(data) >= 2 else None
 
 
+def _offset(data: bytearray) -> tuple[int, int] | None:
+    return (4, struct.unpack(">xxH", data[:4])[0]) if len(data) >= 4 else None
+
+
 def _varint(data: bytearray) -> tuple[int, int] | None:
     value = 0
     for index, byte in enumerate(data[:3]):
@@ -103,6 +107,7 @@ def _encode_varint(body: bytes) -> bytes:
 FORMATS: Mapping[str, tuple[Encoder, Decoder]] = {
     "int32": (lambda body: struct.pack(">I", len(body)) + body, _int32),
     "varint": (_encode_varint, _varint),
+    "vim-arcade": (lambda body: struct.pack(">HH", 0, len(body)) + body, _offset),
     "int16-le-inclusive": (lambda body: struct.pack("<H", len(body) + 2) + body, _inclusive),
 }
 
@@ -374,21 +379,23 @@ class Rig:
     """A running proxy, in a folder of its own, with the game server ``good`` of the game ``echo``.
 
     :param servers: more game servers: (id, game, script), or (id, game, port) where nobody follows a script.
-    :param settings: TOML to go on with; it may set what ``timing`` has not.
-    :param timing: TOML of the sections that the rig itself sets.
+    :param auth: more of the section ``[auth]``.
+    :param proxy_settings: more of the section ``[proxy]``.
+    :param good: whether there is the game server ``good``.
     :ivar records: sessions that are over.
     :ivar lines: what the proxy has logged at the levels that ``twist`` shows.
     """
 
     folder: Path
     servers: list[tuple[str, str, Script | int]] = field(default_factory=list)
-    settings: str = ""
     format: str = "int32"
     guests: bool = True
     auth: str = ""
-    selection: str = ""
+    handshake_timeout: float = 0.3
     proxy_settings: str = ""
-    listed: bool = True
+    dialect: str = "native"
+    admission: str = "handshake"
+    good: bool = True
 
     game_servers: dict[str, GameServer] = field(default_factory=dict)
     records: list[SessionRecord] = field(default_factory=list)
@@ -400,7 +407,8 @@ class Rig:
         (self.folder / "farm.secret").write_text(SECRET.hex())
         (self.folder / "farm.secret").chmod(0o600)
         listed = []
-        for id, game, script in [("good", "echo", echo), *self.servers]:
+        good = [("good", "echo", echo)] if self.good else []
+        for id, game, script in [*good, *self.servers]:
             if isinstance(script, int):
                 port = script
             else:
@@ -439,13 +447,14 @@ class Rig:
             globalLogPublisher.removeObserver(self._observe)
         if error is None:
             assert not self.faults
+            for line in self.lines:
+                assert (formatEvent(line) or "").isprintable(), "something unescaped in the log"
             for game_server in self.game_servers.values():
                 for fault in game_server.faults:
                     fault.raiseException()
 
     def _toml(self) -> str:
         return f"""
-            {self.settings}
             [proxy]
             database = "sqlite:///farm.db"
             max_sessions = 200
@@ -454,15 +463,17 @@ class Rig:
             {self.proxy_settings}
             [framing]
             format = "{self.format}"
+            [dialect]
+            client = "{self.dialect}"
+            admission = "{self.admission}"
             [auth]
             timeout = 0.3
             guests = {"true" if self.guests else "false"}
             {self.auth}
             [selection]
             connect_timeout = 0.3
-            handshake_timeout = 0.3
+            handshake_timeout = {self.handshake_timeout}
             queue_timeout = 0.6
-            {self.selection}
         """
 
     def _observe(self, event: dict[str, Any]) -> None:
