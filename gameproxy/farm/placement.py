@@ -209,26 +209,35 @@ class Placement:
         self._looking[game] = False
         now = self._reactor.seconds()
         queue = self._queues.get(game, {})
-        tried = {}
-        for session, seat in queue.items():
-            if seat.busy and now >= seat.retry_at:
-                seat.busy.clear()
-                tried[session] = tuple(seat.failed)
+        tried = {
+            session: tuple(seat.failed)
+            for session, seat in queue.items()
+            if seat.busy and now >= seat.retry_at
+        }
         sessions, resting = tuple(queue), self._rests.resting(now)
         done = self._store.write(
             lambda cursor: self._table.look(cursor, game, sessions, tried, resting, now)
         )
-        done.addCallback(self._looked, game, sessions)
+        done.addCallback(self._looked, game, sessions, tuple(tried))
         done.addErrback(told_by_store)
         done.addBoth(self._look_again, game)
 
-    def _looked(self, outlook: Outlook, game: str, sessions: Sequence[str]) -> None:
+    def _looked(
+        self, outlook: Outlook, game: str, sessions: Sequence[str], retried: Sequence[str]
+    ) -> None:
         self._start_servers(game, outlook)
         queue = self._queues.get(game, {})
         for session in sessions:
             seat = queue.get(session)
-            if seat is not None:
+            if seat is None:
+                continue
+            if session in retried:
+                seat.busy.clear()
+            try:
                 self._settle(seat, outlook)
+            except Exception:
+                # One session's fault is not to hold up those behind it.
+                self._log.failure("a session that waits failed")
 
     def _look_again(self, result: object, game: str) -> None:
         if self._looking.pop(game):
@@ -239,7 +248,7 @@ class Placement:
         seat.result = result
         done = self._store.write(operation)
         done.addCallbacks(partial(self._asked, seat), partial(self._refused, seat, result))
-        done.addErrback(lambda failure: self._log.failure("farm", failure))
+        done.addErrback(lambda failure: self._log.failure("a session's request failed", failure))
         return result
 
     def _asked(self, seat: _Seat, outlook: Outlook) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.interfaces import AttemptFailed
+from gameproxy.interfaces import AttemptFailed, Waiting
 from gameproxy.reasons import CloseReason
 from tests.farm_fixture import Client, World, listed
 
@@ -241,6 +241,41 @@ class QueueTests(SynchronousTestCase):
         self.again(client, DIAL)
         world.reactor.settle()
         self.assertEqual([slot.server for slot in client.slots], ["b", "a"])
+
+    def test_all_full_and_the_database_out_of_order(self) -> None:
+        """A failed transaction does not make a session forget that it may try full servers again."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        self.again(client, FULL)
+        world.reactor.settle()
+        world.reactor.threads.locked = True
+        world.reactor.pass_time(5.0, 0.25)
+        world.reactor.threads.locked = False
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual(len(client.slots), 2)
+
+    def test_the_fault_of_one(self) -> None:
+        """A waiting session whose callback raises does not hold up those behind it."""
+
+        class Faulty(Client):
+            def waiting(self, waiting: Waiting) -> None:
+                super().waiting(waiting)
+                if len(self.told) > 1:
+                    raise KeyError("fault")
+
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second = world.client(farm), world.client(farm)
+        faulty = Faulty(farm, "faulty", "chess")
+        last = world.client(farm)
+        farm.release(second.session)
+        world.reactor.settle()
+        self.assertEqual(last.told, [("queued", 3), ("queued", 2)])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        farm.release(first.session)
+        world.reactor.settle()
+        self.assertEqual((faulty.server, last.told[-1]), ("a", ("queued", 1)))
 
     def test_told_again_that_it_waits(self) -> None:
         """A session that waits, gets a slot, and has to wait again is told so again."""
