@@ -311,6 +311,8 @@ class Relay(ABC):
 class SessionRecord:
     """What is known of a session when it is over; ``None`` where it did not come so far.
 
+    :param message: what people were told.
+    :param detail: what only operators are told; may be empty. It may hold what came from outside.
     :param started_at: seconds since the epoch; so is ``ended_at``.
     """
 
@@ -318,6 +320,7 @@ class SessionRecord:
     peer: Peer
     reason: CloseReason
     message: str
+    detail: str
     player: str | None
     game: str | None
     server: str | None

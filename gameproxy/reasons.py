@@ -77,15 +77,21 @@ class Refusal(Exception):
     :param reason: the one code that the session ends with.
     :param message: for people; the reason's :data:`ADVICE` when ``None``. It is shown to the client: no secrets.
     :param retry_after: seconds after which to try again makes sense, or ``None``.
+    :param detail: what only the operator is told, in the log.
     """
 
     def __init__(
-        self, reason: CloseReason, message: str | None = None, retry_after: float | None = None
+        self,
+        reason: CloseReason,
+        message: str | None = None,
+        retry_after: float | None = None,
+        detail: str = "",
     ) -> None:
         super().__init__(reason, message)
         self.reason = reason
         self.message = ADVICE[reason] if message is None else message
         self.retry_after = retry_after
+        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"

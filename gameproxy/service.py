@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, cast
 
 from twisted.application.service import Service
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from gameproxy.admission import REFUSED_MAX, Admission
-from gameproxy.auth import CredAuthenticator, HashingThreads, build_portal
+from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
+from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, peer_of
 from gameproxy.config import Config
+from gameproxy.config_values import listening_endpoint
 from gameproxy.dialect import Dialect
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter, LinuxProcesses
 from gameproxy.farm.selection import Selector
@@ -35,7 +38,7 @@ from gameproxy.interfaces import (
     SessionRecord,
     Slot,
 )
-from gameproxy.keys import read_key_file, read_secret, read_ticket_key
+from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
 from gameproxy.metrics import Metrics
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import TransportRelay
@@ -70,8 +73,7 @@ class GameProxy(Service):
     :param database_threads: where SQLite is called, in place of a thread of its own; started and stopped by it.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
-    :raises ~gameproxy.keys.KeyFileError: a key or the farm's secret cannot be used.
-    :raises ~gameproxy.auth.PasswordFileError: the password file cannot be used.
+    :raises ConfigurationError: a file that the configuration names cannot be used.
     """
 
     log = Logger()
@@ -130,14 +132,14 @@ class GameProxy(Service):
         """Listen; ports below 1024 may need it before privileges are dropped.
 
         :raises CannotListenError: an address cannot be listened at.
-        :raises ConfigurationError: there are too few descriptors.
+        :raises ConfigurationError: there is no such endpoint, or there are too few descriptors.
         """
         if self._listening:
             return
         self._ensure_descriptors()
         endpoints = self._endpoints
         if endpoints is None:
-            endpoints = [serverFromString(self._reactor, one) for one in self._config.proxy.listen]
+            endpoints = list(self._named_endpoints())
         factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
         for endpoint in endpoints:
             listening = endpoint.listen(factory).addCallback(self.ports.append)
@@ -148,7 +150,7 @@ class GameProxy(Service):
         """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
 
         :raises CannotListenError: an address cannot be listened at.
-        :raises ConfigurationError: there are too few descriptors.
+        :raises ConfigurationError: there is no such endpoint, or there are too few descriptors.
         """
         self.privilegedStartService()
         super().startService()
@@ -232,12 +234,13 @@ class GameProxy(Service):
         self.metrics.session_ended(record)
         self.log.info(
             "Session {session} from {address} ended: {reason}"
-            " (player {player!r}, game server {server!r}, {seconds:.3f} s)",
+            " (player {player!r}, game server {server!r}, {seconds:.3f} s) {detail!r}",
             session=record.session,
             address=record.peer.address,
             reason=record.reason.value,
             player=record.player,
             server=record.server,
+            detail=record.detail,
             seconds=record.ended_at - record.started_at,
             record=record,
         )
@@ -275,28 +278,48 @@ class GameProxy(Service):
 
     # What the configuration names, made
 
+    def _named_endpoints(self) -> Iterator[IStreamServerEndpoint]:
+        for index, description in enumerate(self._config.proxy.listen):
+            try:
+                yield listening_endpoint(self._reactor, description)
+            except ValueError as error:
+                raise ConfigurationError(f"proxy.listen[{index}]: {error}") from error
+
     def _read_keys(self) -> tuple[bytes, dict[str, bytes]]:
         config = self._config
-        secret = read_secret(config.secret_path, self._entropy)
-        named = {one.id: one.key_file for one in config.servers if one.key_file}
-        return secret, {id: read_key_file(config.resolve(file)) for id, file in named.items()}
+        with _naming("proxy.secret_file", config.secret_path):
+            secret = read_secret(config.secret_path, self._entropy)
+        keys = {}
+        for index, server in enumerate(config.servers):
+            if server.key_file:
+                file = config.resolve(server.key_file)
+                with _naming(f"servers[{index}].key_file", file):
+                    keys[server.id] = read_key_file(file)
+        return secret, keys
+
+    def _read_ticket_keys(self) -> Mapping[str, tuple[str, VerifyingKey]]:
+        keys = {}
+        for index, key in enumerate(self._config.auth.ticket_keys):
+            file = self._config.resolve(key.file)
+            with _naming(f"auth.ticket_keys[{index}].file", file):
+                keys[key.id] = key.algorithm, read_ticket_key(file, key.algorithm)
+        return keys
 
     def _build_portal(self, checkers: Iterable[ICredentialsChecker]) -> Portal:
         config = self._config
         auth = config.auth
         if config.dialect.client == "plain":
             auth = auth.model_copy(update={"guests": True})  # a client can be nothing else
-        return build_portal(
-            auth,
-            self._reactor,
-            self._hashing.run,
-            folder=config.folder,
-            ticket_keys={
-                key.id: (key.algorithm, read_ticket_key(config.resolve(key.file), key.algorithm))
-                for key in auth.ticket_keys
-            },
-            extra_checkers=checkers,
-        )
+        ticket_keys = self._read_ticket_keys()
+        with _naming("auth.password_file", config.resolve(auth.password_file)):
+            return build_portal(
+                auth,
+                self._reactor,
+                self._hashing.run,
+                folder=config.folder,
+                ticket_keys=ticket_keys,
+                extra_checkers=checkers,
+            )
 
     def _open_farm(self, key_for: Callable[[str], bytes]) -> GameFarm:
         config = self._config
@@ -327,6 +350,15 @@ class GameProxy(Service):
                     f" limit is {hard}: raise it (ulimit -n, LimitNOFILE=) or lower max_sessions"
                 )
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+@contextmanager
+def _naming(place: str, file: Path) -> Iterator[None]:
+    """Say which file cannot be used, and at which place of the configuration it is named."""
+    try:
+        yield
+    except (KeyFileError, PasswordFileError) as error:
+        raise ConfigurationError(f"{place}: {file} {error}") from error
 
 
 def _raise_now(listening: Deferred[None]) -> None:

@@ -104,6 +104,7 @@ class SessionSteps:
         self._has_waited = False
         self._reason = CloseReason.INTERNAL
         self._message = ""
+        self._detail = ""
         self._still_open = 2  # the client's connection, and the slot
 
     def expect(self) -> IDelayedCall:
@@ -127,6 +128,7 @@ class SessionSteps:
         farm = self._around.farm
         if isinstance(cause, AttemptFailed):
             assert self.slot is not None
+            self._detail = f"{self.slot.server}: {cause.message}"
             slot = maybeDeferred(farm.try_another, self.slot, cause, self._tell_waiting)
         else:
             slot = maybeDeferred(self._ask_farm, cause)
@@ -167,6 +169,7 @@ class SessionSteps:
 
     def refuse(self, refusal: Refusal, attempt: Attempt | None = None) -> None:
         """End without having relayed, telling the client why."""
+        self._detail = refusal.detail or self._detail
         self._client.refuse(refusal)
         self._conclude(refusal.reason, refusal.message, attempt)
 
@@ -192,6 +195,7 @@ class SessionSteps:
                 peer=self.peer,
                 reason=self._reason,
                 message=self._message,
+                detail=self._detail,
                 player=self.player,
                 game=self._game,
                 server=self.slot.server if self.slot else None,
@@ -211,10 +215,11 @@ class SessionSteps:
 
     def _choose_game(self, identity: Identity) -> str:
         asked, games = self._auth.game, self._around.games
-        if identity.game and asked and identity.game != asked:
+        if identity.game is not None and asked not in (None, identity.game):
             raise Refusal(CloseReason.AUTH_FAILED)
-        game = identity.game or asked or (games[0] if len(games) == 1 else None)
-        if game is None or game not in games:
+        only = games[0] if len(games) == 1 else None
+        game = next((one for one in (identity.game, asked, only) if one is not None), None)
+        if game not in games:
             raise Refusal(CloseReason.UNKNOWN_GAME)
         return game
 
@@ -224,13 +229,11 @@ class SessionSteps:
             self._client.waiting(waiting)
 
     def _report(self, result: Deferred[T], arrived: Callable[[T], None]) -> Deferred[None]:
-        """Feed the machine with what comes of something under way; nothing if that is cancelled."""
+        """Feed the machine with what comes of something under way."""
         return result.addCallback(arrived).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, CancelledError):
-            return
         if isinstance(error, AttemptFailed):
             if error.busy or error.reason is not CloseReason.REFUSED:
                 self.inputs._attempt_failed(error)
@@ -239,7 +242,10 @@ class SessionSteps:
         elif isinstance(error, Refusal):
             self.inputs._refused(error)
         else:
-            self._log_failure(failure)
+            if not isinstance(
+                error, CancelledError
+            ):  # of our own doing mostly: then the session is ending already
+                self._log_failure(failure)
             refusal = Refusal(CloseReason.INTERNAL, retry_after=INTERNAL_RETRY_AFTER)
             self.inputs._refused(refusal)
 

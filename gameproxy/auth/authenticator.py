@@ -63,8 +63,8 @@ class CredAuthenticator:
             return await self._identify(request, peer)
         except (Refusal, CancelledError):
             raise
-        except (Unauthorized, LoginFailed):
-            raise Refusal(CloseReason.AUTH_FAILED) from None
+        except (Unauthorized, LoginFailed) as error:
+            raise Refusal(CloseReason.AUTH_FAILED, detail=str(error)) from None
         except Exception:
             self._log_broken(request.mechanism)
             raise Refusal(CloseReason.INTERNAL, retry_after=RETRY_AFTER) from None

@@ -24,7 +24,6 @@ from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import Attribute, implementer
 
 from gameproxy.interfaces import Identity, UsedTicket
@@ -70,7 +69,6 @@ class TicketChecker:
     """
 
     credentialInterfaces: Final = (ITicket,)
-    _log = Logger()
 
     def __init__(
         self,
@@ -89,13 +87,12 @@ class TicketChecker:
     def requestAvatarId(self, credentials: ITicket) -> Deferred[Any]:
         """The :class:`~gameproxy.interfaces.Identity` that the ticket vouches for; its name is not yet checked.
 
-        :return: fails with :class:`~twisted.cred.error.UnauthorizedLogin`; why, only the log says, at level debug.
+        :return: fails with :class:`~twisted.cred.error.UnauthorizedLogin`, which says why, for the log.
         """
         try:
             return succeed(self._identity(self._verified(credentials.token)))
         except _BadTicket as error:
-            self._log.debug("a ticket was not accepted: {why}", why=str(error))
-            return fail(UnauthorizedLogin())
+            return fail(UnauthorizedLogin(str(error)))
 
     def _verified(self, token: str) -> dict[str, object]:
         """The claims of a token whose signature and ``aud`` are right."""

@@ -233,6 +233,7 @@ class WayTest(SynchronousTestCase):
                 peer=PEER,
                 reason=CloseReason.LEFT,
                 message="The client left.",
+                detail="",
                 player="ann",
                 game="chess",
                 server="server-1",
