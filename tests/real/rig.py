@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import socket
 import sqlite3
 import struct
@@ -37,6 +38,7 @@ LONGEST_WAIT = 8.0
 SECRET = bytes(range(32))
 AUTH, WELCOME, SETTINGS, STATUS, ERROR, CLOSE = range(0x01, 0x07)
 CHALLENGE, ADMIT, ADMITTED, REFUSED, KICK = range(0x07, 0x0C)
+ADMIT_KEYS = {"session", "player", "address", "game", "server", "nonce", "proxy_nonce"}
 UPKEEP = {"Reaper._look"}
 """What the proxy may always have in its calendar."""
 
@@ -308,6 +310,10 @@ class GameServer:
         admit = dict(json.loads(body[33:]))
         assert admit["nonce"] == "0123456789abcdef" * 2
         assert admit["server"] == self.id
+        assert set(admit) == ADMIT_KEYS | {"properties"}
+        assert re.fullmatch("[0-9a-f]{32}", admit["proxy_nonce"])
+        assert admit["proxy_nonce"] not in [before["proxy_nonce"] for before in self.admits]
+        assert admit["address"] == "127.0.0.1"
         self.admits.append(admit)
         return admit
 
@@ -505,7 +511,7 @@ class Rig:
         """A client that relays."""
         stream = await self.connect(kind)
         stream.send(auth(game=game, **fields))
-        await stream.message(WELCOME)
+        assert set(await stream.message(WELCOME)) == {"session", "player", "server", "game"}
         return stream
 
     async def refused(self, client: Stream, code: str, within: float = 0.6) -> dict[str, Any]:

@@ -200,27 +200,23 @@ async def test_largest_frame(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stays_after_error(tmp_path: Path) -> None:
-    """Who gets ERROR and does not close has its connection broken after a second."""
-    async with Rig(tmp_path) as rig, rig.canary():
-        client = await rig.connect(StubbornStream)
-        client.send_raw(frame(b"\x10"))
+async def test_does_not_go(tmp_path: Path) -> None:
+    """Who gets ERROR and does not close, or sends on without end, or does not even read, has its connection broken
+    after a second; ERROR is there to be read until then."""
+    async with Rig(tmp_path) as rig, rig.canary(lines=3):
+        stays, sends_on, deaf = [await rig.connect(StubbornStream) for _ in range(3)]
+        deaf.stop_reading()
+        for client in (stays, sends_on, deaf):
+            client.send_raw(frame(b"\x10"))
+        while not sends_on.over:
+            await sends_on.change()
+        sends_on.send_raw(bytes(3 * EARLY_LIMIT))
         with seconds(0.8, 1.6):
-            await rig.refused(client, "protocol_error", within=1.6)
-        client.reset()
-
-
-@pytest_twisted.ensureDeferred
-async def test_sends_on_after_error(tmp_path: Path) -> None:
-    """Who gets ERROR and sends on has its connection broken in time too; it can read the ERROR all the same."""
-    async with Rig(tmp_path) as rig, rig.canary():
-        client = await rig.connect(StubbornStream)
-        client.send_raw(frame(b"\x10"))
-        while not client.over:
-            await client.change()
-        client.send_raw(bytes(3 * EARLY_LIMIT))
-        await rig.refused(client, "protocol_error", within=1.6)
-        client.reset()
+            await rig.refused(stays, "protocol_error", within=1.6)
+            await rig.refused(sends_on, "protocol_error", within=1.6)
+            await rig.over("protocol_error")
+            for client in (stays, sends_on, deaf):
+                await client.broken()
 
 
 @pytest_twisted.ensureDeferred
@@ -250,18 +246,6 @@ async def test_never_reads(tmp_path: Path) -> None:
         with seconds(0.3, 3):
             await rig.over("client_lost")
         assert [json.loads(body[1:])["code"] for body in got] == ["client_lost"]
-        client.reset()
-
-
-@pytest_twisted.ensureDeferred
-async def test_never_reads_its_error(tmp_path: Path) -> None:
-    """A client that reads nothing at all cannot keep its connection after ERROR."""
-    async with Rig(tmp_path) as rig, rig.canary():
-        client = await rig.connect(StubbornStream)
-        client.stop_reading()
-        client.send_raw(frame(b"\x10"))
-        with seconds(0.8, 1.6):
-            await rig.over("protocol_error")
         client.reset()
 
 
@@ -416,3 +400,30 @@ async def test_settings_of_a_client(tmp_path: Path) -> None:
         client.send(bytes([SETTINGS]) + b"mine")
         assert await rig.closed(client, "protocol_error") == []
         await rig.over("protocol_error")
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_at_once(tmp_path: Path) -> None:
+    """A crowd that does everything wrong at the same time: each session ends once, with its own code."""
+    misdeeds: list[tuple[str, Callable[[Stream], None]]] = [
+        ("protocol_error", lambda client: client.send_raw(b"\xff" * 100)),
+        ("protocol_error", lambda client: client.send(b"\x01[]")),
+        ("protocol_error", lambda client: client.send(b"\x10game")),
+        ("unsupported_version", lambda client: client.send(auth(protocol=9))),
+        ("auth_failed", lambda client: client.send(auth(mechanism="magic"))),
+        ("auth_failed", lambda client: client.send(auth(name="\x1b[2J"))),
+        ("unknown_game", lambda client: client.send(auth(game="chess"))),
+        ("auth_timeout", lambda client: client.send_raw(b"\0\0\x10")),
+        ("client_lost", Stream.close),
+        ("client_lost", Stream.reset),
+    ]
+    async with Rig(tmp_path) as rig, rig.canary(lines=100) as canary:
+        expected = []
+        for _ in range(10):
+            for code, misdeed in misdeeds:
+                misdeed(await rig.connect())
+                expected.append(code)
+        for number in range(100):
+            await canary.echo(b"\x10%d" % number)
+        ends = [(await rig.end()).reason.value for _ in expected]
+        assert sorted(ends) == sorted(expected)
