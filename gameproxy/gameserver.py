@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -114,7 +114,7 @@ class Place:
     """
 
     server: str
-    key: bytes
+    key: bytes = field(repr=False)
     host: str
     port: int
     capacity: int

@@ -104,7 +104,8 @@ class GameProxy(Service):
         self._on_session_end = on_session_end
         self._endpoints = endpoints
         self._database_threads = database_threads
-        self._dialect = Dialect(config.dialect.client, config.framing.frame_format)
+        self._format = config.framing.frame_format
+        self._dialect = Dialect(config.dialect.client, self._format)
         self._all_early = EarlyBytes()
         self._hashing = HashingThreads(reactor)
         self._listening: list[Deferred[None]] = []
@@ -118,7 +119,7 @@ class GameProxy(Service):
         self._dialling = Dialling(
             reactor=reactor,
             entropy=entropy,
-            format=config.framing.frame_format,
+            format=self._format,
             dialect=self._dialect,
             admission=config.dialect.admission,
             connect_timeout=config.selection.connect_timeout,
@@ -256,8 +257,7 @@ class GameProxy(Service):
 
     def _accept(self, wire: Wire) -> None:
         """A client has connected."""
-        format = self._config.framing.frame_format
-        client = ClientSide(wire, format, self._dialect, self._all_early)
+        client = ClientSide(wire, self._format, self._dialect, self._all_early)
         id = self._entropy(SESSION_ID_BYTES).hex()
         session = client.session = Session(id, peer_of(wire.transport), client, self)
         refusal = self.sessions.enter(session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from contextlib import suppress
-from typing import Final, cast
+from typing import cast
 
 from twisted.application.service import IService
 from twisted.cred.strcred import AuthOptionMixin
@@ -15,16 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
-from gameproxy.auth import SUPPORTED, PasswordFileError
+from gameproxy.auth import SUPPORTED
 from gameproxy.config import ConfigError, load
 from gameproxy.interfaces import Reactor
-from gameproxy.keys import KeyFileError
 from gameproxy.service import ConfigurationError, GameProxy
 
 _log = Logger(namespace="gameproxy")
 _reactor = cast(Reactor, _global_reactor)  # a program's own reactor has all that a proxy needs
-_BAD_ENDPOINT: Final = (TypeError, IndexError, ValueError)
-"""What Twisted raises for the description of an endpoint that it cannot read."""
 
 
 class Options(UsageOptions, AuthOptionMixin):
@@ -41,7 +38,7 @@ class Program(GameProxy):
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
-        except (CannotListenError, ConfigurationError, *_BAD_ENDPOINT) as error:
+        except (CannotListenError, ConfigurationError) as error:
             raise SystemExit(f"gameproxy: {error}") from error
 
     def startService(self) -> None:
@@ -57,7 +54,7 @@ def makeService(options: Options) -> IService:
     file = options["config"]
     try:
         return Program(load(file), _reactor, checkers=options.get("credCheckers", ()))
-    except (ConfigError, ConfigurationError, KeyFileError, PasswordFileError) as error:
+    except (ConfigError, ConfigurationError) as error:
         raise SystemExit(f"gameproxy: {file} cannot be used:\n{error}") from error
 
 

@@ -28,7 +28,6 @@ from gameproxy.gameclient import Ending, GameClient
 from gameproxy.gameserver import GameServer, Place, Player
 from gameproxy.handshake import derive_server_key
 from gameproxy.interfaces import SessionRecord
-from gameproxy.keys import KeyFileError
 from gameproxy.messages import Auth, Welcome
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.service import ConfigurationError, GameProxy
@@ -328,6 +327,14 @@ class StartTest(ServiceTestCase):
         self.started(self.config(proxy=ProxyConfig(listen=listen)), endpoints=None)
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [7001, 7002])
 
+    def test_no_such_endpoint(self) -> None:
+        """What is no endpoint is told with its place in the configuration."""
+        listen = ("tcp:7001", "bogus:7002")
+        config = self.config(proxy=ProxyConfig().model_copy(update={"listen": listen}))
+        proxy = self.proxy(config, endpoints=None)
+        error = self.assertRaises(ConfigurationError, proxy.startService)
+        self.assertTrue(str(error).startswith("proxy.listen[1]: is no endpoint"), str(error))
+
     def test_cannot_listen(self) -> None:
         """An address that is in use is an error at once, and the service does not count as running."""
         endpoint = Endpoint(fail(CannotListenError("", 7777, OSError("in use"))))
@@ -367,10 +374,20 @@ class StartTest(ServiceTestCase):
         self.started(self.config(proxy=ProxyConfig(max_sessions=1000)))
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2 * (1000 + 256) + 256)
 
-    def test_bad_secret(self) -> None:
-        """A farm's secret that cannot be used is told when the proxy is made."""
-        (self.folder / "farm.secret").write_text("none")
-        self.assertRaises(KeyFileError, self.proxy)
+    def test_bad_files(self) -> None:
+        """A file that cannot be used is told when the proxy is made, with its place in the configuration."""
+        (self.folder / "short").write_text("none")
+        (self.folder / "short").chmod(0o600)
+        listed = {"id": "s2", "game": "echo", "host": "h", "port": 1, "capacity": 1}
+        ticket_key = {"id": "web", "algorithm": "HS256", "file": "short"}
+        for place, sections in (
+            ("proxy.secret_file", {"proxy": {"secret_file": "short"}}),
+            ("servers[0].key_file", {"servers": [{**listed, "key_file": "short"}]}),
+            ("auth.ticket_keys[0].file", {"auth": {"ticket_keys": [ticket_key]}}),
+            ("auth.password_file", {"auth": {"password_file": "short"}}),
+        ):
+            error = self.assertRaises(ConfigurationError, self.proxy, self.config(**sections))
+            self.assertTrue(str(error).startswith(f"{place}: "), str(error))
 
     def test_secret_is_made(self) -> None:
         """Without a secret one is made, from the proxy's entropy."""
