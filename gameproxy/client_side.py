@@ -135,9 +135,10 @@ class ClientSide:
 
     def hand_over(self) -> Side:
         """Give up the client to a relay, with what it has sent early."""
-        early = bytes(self._early)
+        side = Side(self.wire, self._scanner, bytes(self._early))
         self._forget_early()
-        return Side(self.wire, self._scanner, early)
+        del self._framer, self._scanner  # idle sessions are many, and need no more than this
+        return side
 
     # What its transport calls: whoever does not read what it is told is told no more
 

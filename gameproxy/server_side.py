@@ -71,9 +71,8 @@ class ServerSide(Attempt):
         self._connecting.addErrback(self._not_reached)
 
     def abandon(self) -> None:
-        if not self._over:
-            self._over = True
-            self.admitted.cancel()
+        self._over = True
+        self.admitted.cancel()
         self._stop_deadline()
         if self._wire is None:
             self._connecting.cancel()
@@ -83,7 +82,10 @@ class ServerSide(Attempt):
     def hand_over(self) -> Side:
         assert self._wire is not None
         scanner = FrameScanner(self._dialling.format, self._dialling.dialect.server_verdicts)
-        return Side(self._wire, scanner, scanner.scan(self._framer.take_rest()))
+        early = scanner.scan(self._framer.take_rest())
+        # Idle sessions are many, and need no more than this.
+        del self._framer, self._handshake, self._introduction, self._connecting
+        return Side(self._wire, scanner, early)
 
     # What the wire calls
 

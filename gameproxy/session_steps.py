@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Never, Protocol, TypeVar
+from typing import Final, Never, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -75,6 +75,10 @@ class Inputs(Protocol):
         """Neither connection exists any more."""
 
 
+_NO_AUTH: Final = Auth("")
+"""Stands for what the client has not said yet, or is of use no more."""
+
+
 class SessionSteps:
     """What one session knows and does.
 
@@ -98,7 +102,7 @@ class SessionSteps:
         self._client = client
         self._around = around
         self._started_at = around.clock.seconds()
-        self._auth = Auth("")
+        self._auth = _NO_AUTH
         self._game: str | None = None
         self._asked_farm = False
         self._has_waited = False
@@ -162,6 +166,7 @@ class SessionSteps:
                 self._client.hand_over(), attempt.hand_over(), self.inputs._relay_ended
             )
             self.relay.start()
+            self._auth = _NO_AUTH
         except Exception:
             self.relay = NoRelay(self._client, attempt, self.inputs._relay_ended)
             self._failed(Failure())
