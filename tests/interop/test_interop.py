@@ -149,12 +149,12 @@ def run() -> Iterator[Callable[..., Program]]:
 
 
 async def output_of(*command: str, **environment: str) -> str:
-    """Run a program that must succeed.
+    """Run a program that must succeed, in HOME if that is given, which it may litter.
 
     :return: what it printed.
     """
     out, err, status = await getProcessOutputAndValue(
-        command[0], command[1:], {**os.environ, **environment}
+        command[0], command[1:], {**os.environ, **environment}, path=environment.get("HOME")
     )
     assert status == 0, (out + err).decode()
     return out.decode()
