@@ -55,9 +55,8 @@ class TransportRelay(Relay):
         self._from_server.scanner.verdicts = self._dialect.server_verdicts
         self._from_client.connect()
         self._from_server.connect()
-        for lane in (self._from_client, self._from_server):
-            if not self._ended:
-                lane.begin()
+        self._from_client.begin()
+        self._from_server.begin()
 
     def close(self, reason: CloseReason, message: str) -> None:
         last_words = self._dialect.close(reason, message)
@@ -208,8 +207,7 @@ class _Lane:
         self._source.resume()
 
     def stopProducing(self) -> None:
-        """The sink is gone; its own lane is told by its wire."""
-        self._stop_watching()
+        """The sink is gone: its wire tells the other lane, which ends both."""
 
     def _stop_watching(self) -> None:
         if self._stall_watch is not None:

@@ -122,6 +122,7 @@ class AuthTests(ClientSideTestCase):
         too_large = Auth("guest", name="b" * 4096).encode()
         for data in (
             GAME,
+            INT32.encode(b"\x02" + AUTH[5:]),
             INT32.encode(b""),
             INT32.encode(b"\x06{}"),
             INT32.encode(b"\x01{"),
@@ -131,7 +132,8 @@ class AuthTests(ClientSideTestCase):
             INT32.encode(too_large),
         ):
             self.connect()
-            self.transport.deliver(data + AUTH)
+            self.transport.deliver(data)
+            self.transport.deliver(AUTH)
             self.assertEqual(self.session.auths, [])
             self.assert_refused(CloseReason.PROTOCOL_ERROR)
 

@@ -387,6 +387,7 @@ class PatienceTests(SynchronousTestCase):
             both.clock.advance(1.0)
             both.server.reading = True  # as with TLS, where what was read already still comes
             both.server.deliver(GAME)
+        self.assertEqual(len(both.clock.getDelayedCalls()), 1)
         both.clock.advance(1.0)
         self.assertEqual(both.reason, CloseReason.CLIENT_LOST)
 

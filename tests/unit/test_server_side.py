@@ -274,10 +274,11 @@ class HandshakeTests(ServerSideTestCase):
             self.assert_failed(CloseReason.HANDSHAKE_FAILED)
 
     def test_a_bad_length(self) -> None:
-        """A length that no frame may have is ``handshake_failed``."""
-        self.dial()
-        self.transport.deliver(b"\xff\xff\xff\xff")
-        self.assert_failed(CloseReason.HANDSHAKE_FAILED)
+        """A length that no frame may have, or none before ADMITTED, is ``handshake_failed`` at once."""
+        for length in (b"\xff\xff\xff\xff", INT32.header(4097)):
+            self.dial()
+            self.transport.deliver(length)
+            self.assert_failed(CloseReason.HANDSHAKE_FAILED)
 
     def test_refused(self) -> None:
         """REFUSED at any time: ``full`` and ``draining`` let another be tried, anything else does not."""
@@ -331,6 +332,14 @@ class HandshakeTests(ServerSideTestCase):
             self.assertEqual(self.failures, [])
             self.assertEqual(len(self.admitted) + len(self.others), 1)
             self.assert_gone()
+
+    def test_it_goes_when_it_has_admitted(self) -> None:
+        """Then the attempt has not failed any more; that the connection is gone is told."""
+        self.dial()
+        self.send(self.answer())
+        self.transport.reset()
+        self.assertEqual((self.admitted, self.failures), ([self.attempt], []))
+        self.assert_gone()
 
     def test_what_comes_before_it_is_handed_over(self) -> None:
         """What comes after ADMITTED waits, unread, until the connection is handed over."""

@@ -303,6 +303,12 @@ class EndingTests(WireTestCase):
         self.transport.take()
         self.assertEqual(self.transport.taken, b"first")
 
+    def test_nothing_is_written_while_the_peer_may_close(self) -> None:
+        """Nothing follows the last words, also while our end of the stream is still open."""
+        self.wire.end(b"bye", peer_closes_first=True)
+        self.wire.write(b"more")
+        self.assertEqual(self.transport.unsent, b"bye")
+
     def test_nobody_is_paused_while_ending(self) -> None:
         """Its producer is let go, however much waits to be sent."""
         producer = Producer()
@@ -369,7 +375,7 @@ class MeasuringTests(SynchronousTestCase):
             with closing(receiver):
                 sender.setblocking(False)
                 transport = SocketTransport(sender)
-                wrapper = ProtocolWrapper(WrappingFactory(None), Wire(Clock(), lambda wire: None))
+                wrapper = HidingWrapper(WrappingFactory(None), Wire(Clock(), lambda wire: None))
                 wrapper.makeConnection(transport)
                 wire = wrapper.wrappedProtocol
                 self.assertEqual(wire.unacknowledged(), 0)
@@ -445,6 +451,13 @@ class OtherTransport:
         if name.startswith("__"):  # what it provides is its own affair
             raise AttributeError(name)
         return getattr(self._below, name)
+
+
+class HidingWrapper(ProtocolWrapper):
+    """A wrapper whose handle is something else than the socket, as that of TLS is."""
+
+    def getHandle(self) -> object:
+        return object()
 
 
 class SocketTransport(FakeTransport):
