@@ -103,6 +103,7 @@ class GameProxy(Service):
         self._entropy = entropy
         self._on_session_end = on_session_end
         self._endpoints = endpoints
+        self._selector = selector
         self._database_threads = database_threads
         self._format = config.framing.frame_format
         self._dialect = Dialect(config.dialect.client, self._format)
@@ -337,6 +338,7 @@ class GameProxy(Service):
             self._entropy,
             key_for,
             self._end_session,
+            self._selector,
         )
 
     def _ensure_descriptors(self) -> None:

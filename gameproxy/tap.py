@@ -60,8 +60,7 @@ def makeService(options: Options) -> IService:
 
 def _cannot_start(failure: Failure) -> None:
     _log.critical("Cannot start: {reason}", reason=failure.getErrorMessage())
-    atexit.register(
-        os._exit, 1
-    )  # twist and twistd have no status for what fails while the reactor runs
+    # twist and twistd have no status for what fails while the reactor runs.
+    atexit.register(os._exit, 1)
     with suppress(ReactorNotRunning):
         _global_reactor.stop()

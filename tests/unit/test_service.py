@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,20 @@ class WholeSessionTest(ServiceTestCase):
         self.connect(silent)
         self.assertIn(b'"banned"', silent.data)
 
+    def test_selector(self) -> None:
+        """A program's own selector chooses the game server; it is told which not to choose."""
+        second = ServerConfig(id="s2", game="echo", host="192.0.2.6", port=5000, capacity=10)
+        config = self.config()
+        config = self.config(servers=[*config.servers, second])
+        selector = Last()
+        self.started(config, selector=selector)
+        self.reactor.listenTCP(GAME_PORT, Factory.forProtocol(MemoryVisitor), interface="192.0.2.6")
+        self.visit()
+        self.settle(5.0)
+        self.settle(5.0)
+        self.assertEqual(list(dict.fromkeys(selector.picked)), ["s2", "s1", None])
+        self.assertEqual([record.server for record in self.records], ["s1"])
+
     def test_full(self) -> None:
         """With ``max_sessions`` the next client is told that there is no room, and to come again."""
         self.started(self.config(proxy=ProxyConfig(max_sessions=1)))
@@ -292,6 +307,18 @@ class WholeSessionTest(ServiceTestCase):
         game_server.place = Place("s1", bytes(32), "192.0.2.5", GAME_PORT, 10)
         self.settle(10.0)
         self.assertEqual(self.visit().happened, ["welcome"])
+
+
+class Last:
+    """Chooses the last game server that may be chosen, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.picked: list[str | None] = []
+
+    def pick(self, cursor: sqlite3.Cursor, game: str, excluded: Iterable[str] = ()) -> str | None:
+        ids = [row[0] for row in cursor.execute("SELECT id FROM game_servers ORDER BY id DESC")]
+        self.picked.append(next((id for id in ids if id not in excluded), None))
+        return self.picked[-1]
 
 
 class MemoryVisitor(Protocol):
@@ -449,6 +476,7 @@ class StopTest(ServiceTestCase):
         self.settle(1.0)
         self.assertIsNone(self.successResultOf(done))
         self.assertEqual([record.reason for record in self.records], [CloseReason.LEFT])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_twice(self) -> None:
         """Who asks a second time is told when it is done, too."""
