@@ -166,6 +166,57 @@ async def test_bad_frame_while_relaying(tmp_path: Path, bad: bytes) -> None:
         assert json.loads(got[1][1:])["code"] == "protocol_error"
 
 
+@pytest_twisted.ensureDeferred
+async def test_bad_frame_in_pieces(tmp_path: Path) -> None:
+    """A bad frame that comes byte by byte is as bad, and nothing of it is passed on either."""
+    got: list[bytes] = []
+
+    async def game(server: GameServer, stream: Stream) -> None:
+        await server.admit(stream)
+        got.extend(await stream.until_close())
+
+    async with Rig(tmp_path, servers=[("game", "chess", game)]) as rig, rig.canary():
+        client = await rig.join("chess")
+        for byte in frame(b"\x10one") + frame(auth())[:5]:
+            client.send_raw(bytes([byte]))
+            await pause(0)
+        assert await rig.closed(client, "protocol_error") == []
+        await rig.over("protocol_error")
+        assert [body[0] for body in got] == [0x10, CLOSE]
+
+
+@pytest_twisted.ensureDeferred
+async def test_bad_frame_while_half_of_one_is_out(tmp_path: Path) -> None:
+    """Who has got half a frame is not told CLOSE, which would stand in the middle of it, but gets the end."""
+    half = frame(b"\x10" + bytes(99))[:-1]
+    streams: list[Stream] = []
+
+    async def game(server: GameServer, stream: Stream) -> None:
+        streams.append(stream)
+        await server.admit(stream)
+        stream.send_raw(half)
+        server.got = await stream.until_close()
+
+    async with Rig(tmp_path, servers=[("game", "chess", game)]) as rig, rig.canary(lines=2):
+        client = await rig.join("chess")
+        await until(lambda: [] if client.received == half else ["not passed on"])
+        client.send(auth())
+        assert await client.rest() == []
+        assert client.received == half
+        await rig.over("protocol_error")
+        assert [body[0] for body in rig.game_servers["game"].got] == [CLOSE]
+
+        client = await rig.join("chess")
+        client.send_raw(half)
+        await until(lambda: [] if streams[1].received == half else ["not passed on"])
+        streams[1].send_raw(b"\0")
+        streams[1].send_raw(b"\xff" * 9)
+        assert [body[0] for body in await client.rest()] == [0x10, CLOSE]
+        await rig.over("protocol_error")
+        assert rig.game_servers["game"].got == []
+        assert streams[1].received == half
+
+
 @pytest.mark.parametrize("code", ["left", "kicked", "internal", "", "\x1b[31m", "x" * 2000])
 @pytest_twisted.ensureDeferred
 async def test_close_is_left(tmp_path: Path, code: str) -> None:
