@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.real.rig")
+pytest.register_assert_rewrite("tests.real.rig", "tests.real.streams")

@@ -22,7 +22,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.real.rig import WELCOME, Rig, Stream, auth, echo
+from tests.real.rig import (
+    Rig,
+)
+from tests.real.streams import (
+    WELCOME,
+    Stream,
+    auth,
+    echo,
+)
 
 WEB_KEY = b"0123456789abcdef0123456789abcdef"
 ED_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
