@@ -52,6 +52,8 @@ Problem = tuple[str, str]
 
 OWN_FRAMES_NEED: Final = 512
 """Bytes that a body must be able to have for the proxy's own frames to fit."""
+OWN_FRAMES_BEGIN: Final = 16
+"""And bytes that it need not have more of: the proxy's shortest frames are little longer."""
 _SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol", "admin")
 _Place = tuple[str | int, ...]
 
@@ -252,6 +254,10 @@ class Config(_Section):
         if self.dialect.has_own_frames and self.framing.frame_format.largest < OWN_FRAMES_NEED:
             place = ("framing", "max_frame")
             message = f"a body of {OWN_FRAMES_NEED} bytes must fit, for the proxy's own frames"
+            found.append((place, message))
+        if self.dialect.has_own_frames and self.framing.frame_format.smallest > OWN_FRAMES_BEGIN:
+            place = ("framing", "length_adjustment")
+            message = f"a body of {OWN_FRAMES_BEGIN} bytes must fit, for the proxy's own frames"
             found.append((place, message))
         if self.dialect.client == "plain" and len(self.game_names) > 1:
             place = ("dialect", "client")

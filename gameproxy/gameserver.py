@@ -92,16 +92,16 @@ class Player:
 
     def send_settings(self, settings: bytes) -> None:
         """Send the settings of the game: any bytes, which the client gets as SETTINGS."""
-        self._connection.send(encode_settings(settings))
+        self._connection.send_own(encode_settings(settings))
 
     def close(self, message: str, code: str = CloseReason.LEFT) -> None:
         """End the session in good order."""
-        self._connection.send(Notice(code, message).encode(FrameType.CLOSE))
+        self._connection.send_own(Notice(code, message).encode(FrameType.CLOSE))
         self._connection.finish()
 
     def kick(self, message: str, ban_for: float | None = None) -> None:
         """Have the proxy end the session, and ban the player for so many seconds."""
-        self._connection.send(Kick(CloseReason.KICKED, message, ban_for).encode())
+        self._connection.send_own(Kick(CloseReason.KICKED, message, ban_for).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,8 @@ class GameServer(Service):
     """Lets players in whom a proxy admits, and tells the farm that this game server is there.
 
     :param format: the frame format, that of the proxy.
+    :param own_frames: whether the proxy's frames stand among the game's, as in the dialect ``native``. In the others
+        all frames are the game's, there are no settings and no kicks, and a session ends with its connection.
     :ivar players: who is in, by session.
     """
 
@@ -153,12 +155,14 @@ class GameServer(Service):
         reactor: Reactor,
         *,
         format: FrameFormat = FORMATS["int32"],
+        own_frames: bool = True,
         entropy: Entropy = os.urandom,
     ) -> None:
         self.game = game
         self.place = place
         self.reactor = reactor
         self.format = format
+        self.own_frames = own_frames
         self.entropy = entropy
         self.players: dict[str, Player] = {}
         self.is_draining = False
@@ -313,6 +317,11 @@ class _Connection(Protocol):
         if not self._finished:
             self.transport.write(self._server.format.encode(body))
 
+    def send_own(self, body: bytes) -> None:
+        """Send a frame of the proxy's, where there are such."""
+        if self._server.own_frames:
+            self.send(body)
+
     def finish(self) -> None:
         """End the connection when all is sent; send and hear no more."""
         if self._finished:
@@ -339,7 +348,7 @@ class _Connection(Protocol):
         server.game.joined(self._player)
 
     def _play(self, body: bytes) -> None:
-        if body[:1] == bytes([FrameType.CLOSE]):
+        if self._server.own_frames and body[:1] == bytes([FrameType.CLOSE]):
             self.finish()
         else:
             assert self._player is not None

@@ -75,6 +75,8 @@ class Inputs(Protocol):
         """Neither connection exists any more."""
 
 
+BAN_REASON_MAX: Final = 200
+"""Characters of a game server's message that are kept as the reason of a ban."""
 _NO_AUTH: Final = Auth("")
 """Stands for what the client has not said yet, or is of use no more."""
 
@@ -187,8 +189,8 @@ class SessionSteps:
     def finish(self, outcome: Outcome) -> None:
         """End after relaying."""
         if outcome.ban_for is not None and self.slot is not None and self.player is not None:
-            actor = f"game server {self.slot.server}"
-            self._try(self._around.farm.ban, self.player, outcome.ban_for, outcome.message, actor)
+            reason, actor = outcome.message[:BAN_REASON_MAX], f"game server {self.slot.server}"
+            self._try(self._around.farm.ban, self.player, outcome.ban_for, reason, actor)
         self._conclude(outcome.reason, outcome.message, self._attempt)
 
     def report_end(self) -> None:

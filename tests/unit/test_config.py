@@ -296,6 +296,13 @@ class Framing(SynchronousTestCase):
         self.assertEqual(problems_of('[framing]\nformat = "vim-arcade"'), [])
         self.assertEqual(problems_of("[framing]\nmax_frame = 512"), [])
 
+    def test_short_frames(self) -> None:
+        """Frames may not begin beyond the length of the proxy's own, where it has any."""
+        text = "[framing]\nlength_adjustment = 17\n"
+        self.assertEqual(places_of(text), ["framing.length_adjustment"])
+        self.assertEqual(problems_of(text + '[dialect]\nclient = "plain"'), [])
+        self.assertEqual(problems_of("[framing]\nlength_adjustment = 16"), [])
+
 
 class Dialect(SynchronousTestCase):
     """The dialects, and how sessions are announced."""

@@ -247,6 +247,18 @@ class PlayTest(GameServerTestCase):
         self.assertEqual((frame[0], kick.message, kick.ban_for), (0x0B, "Cheater.", 60.0))
         self.assertFalse(self.proxy.transport.disconnecting)
 
+    def test_no_own_frames(self) -> None:
+        """Where all frames are the game's, none is taken for the proxy's, and none of the proxy's is sent."""
+        self.server.own_frames = False
+        close = Notice("left", "").encode(FrameType.CLOSE)
+        self.proxy.send(close)
+        self.assertEqual(self.game.happened[-1], ("received", close))
+        self.player.send_settings(b"x")
+        self.player.kick("Cheater.")
+        self.player.close("Game over.")
+        self.assertEqual(self.proxy.frames(), [])
+        self.assertTrue(self.proxy.transport.disconnecting)
+
     def test_backpressure(self) -> None:
         """Whose buffer is full is not read from until it takes something."""
         self.player.send(bytes(200_000))

@@ -466,6 +466,13 @@ class PlacingTest(SynchronousTestCase):
         self.assertEqual(bans, [("ann", 60.0, "Cheater.", "game server server-1")])
         self.assertEqual(self.end_of(stage), CloseReason.KICKED)
 
+    def test_reason_of_a_ban_is_bounded(self) -> None:
+        """What a game server says of a ban is kept only as far as a person reads it."""
+        stage = Stage("relaying")
+        stage.around.relays[0].end(Outcome(CloseReason.KICKED, "x" * 100_000, 60.0))
+        self.assertEqual(stage.around.farm.bans[0][2], "x" * 200)
+        self.assertEqual(self.end_of(stage), CloseReason.KICKED)
+
 
 class Breaking(MemorySurroundings):
     """Surroundings in which something is broken."""
