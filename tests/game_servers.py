@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 
@@ -14,6 +14,9 @@ def end_game_servers(database: Path) -> None:
     if not database.exists():
         return
     with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute("SELECT pid FROM game_servers WHERE state <> 'closed'").fetchall()
+        rows = connection.execute(
+            "SELECT pid FROM game_servers WHERE state <> 'closed' AND pid IS NOT NULL"
+        ).fetchall()
     for (pid,) in rows:
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)

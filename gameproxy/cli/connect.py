@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -62,17 +63,16 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play: 0 after an orderly end, 1 if the client was not let in or the connection was lost."""
-    auth = _auth(args)
+    return run_reactor(partial(_main, args, auth_of(args)))
 
-    async def main(reactor: ProgramReactor) -> int:
-        console = Console()
-        StandardIO(console, reactor=reactor)
-        client = TypedClient(reactor, auth, console, args.type)
-        reactor.addSystemEventTrigger("before", "shutdown", client.end)
-        host, port = args.address
-        return await play(HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT), client)
 
-    return run_reactor(main)
+async def _main(args: argparse.Namespace, auth: Auth, reactor: ProgramReactor) -> int:
+    console = Console()
+    StandardIO(console, reactor=reactor)
+    client = TypedClient(reactor, auth, console, args.type)
+    reactor.addSystemEventTrigger("before", "shutdown", client.end)
+    host, port = args.address
+    return await play(HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT), client)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -212,7 +212,8 @@ def described(body: bytes) -> str:
     return f"of {len(body)} bytes: {start.hex(' ')}{more}  {text}{more}"
 
 
-def _auth(args: argparse.Namespace) -> Auth:
+def auth_of(args: argparse.Namespace) -> Auth:
+    """Who the command line says the client is; asks for a password if that is needed."""
     if args.guest is not None:
         return Auth("guest", name=args.guest, game=args.game)
     if args.ticket is not None:

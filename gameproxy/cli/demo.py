@@ -70,16 +70,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show a proxy at work: 0; or, when a bot saw what it should not see, say that: 1."""
     _log_errors()
-
-    async def main(reactor: ProgramReactor) -> int:
-        chance = Random(SEED).randbytes  # noqa: S311 - the bots are to be alike, not safe
-        view = partial(view_for, sys.stdout, _program())
-        demo = Demo(reactor, Path(folder), view, chance)
-        reactor.addSystemEventTrigger("before", "shutdown", demo.end)
-        return _report(await demo.run(args.seconds))
-
     with TemporaryDirectory(prefix="gameproxy-demo-") as folder:
-        return run_reactor(main)
+        return run_reactor(partial(_main, Path(folder), args.seconds))
+
+
+async def _main(folder: Path, seconds: float | None, reactor: ProgramReactor) -> int:
+    chance = Random(SEED).randbytes  # noqa: S311 - the bots are to be alike, not safe
+    demo = Demo(reactor, folder, partial(view_for, sys.stdout, _program()), chance)
+    reactor.addSystemEventTrigger("before", "shutdown", demo.end)
+    return report(await demo.run(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,7 @@ class Demo:
         self._view_for = view_for
         self._entropy = entropy
         self._proxy = GameProxy(_configuration(folder), reactor)
+        self._started_at = reactor.seconds()
         self._troubles: list[str] = []
         self._enough: Deferred[None] = Deferred()
         self._over: Deferred[None] = Deferred()
@@ -140,8 +140,10 @@ class Demo:
         self._proxy.startService()
         try:
             await self._proxy.started
-            await self._play(seconds)
-            await self._stop_servers()
+            try:
+                await self._play(seconds)
+            finally:
+                await self._stop_servers()
         finally:
             await self._proxy.stopService()
         return Result(self._snapshot([]), self._troubles)
@@ -151,10 +153,9 @@ class Demo:
         endpoint = TCP4ClientEndpoint(self._reactor, address.host, address.port)
         crowd = Crowd(self._reactor, endpoint, self._entropy, BOTS, self._trouble)
         view = self._view_for(f"{address.host}:{address.port}")
-        self._started_at = self._reactor.seconds()
         looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look(view)))
         looking.clock = self._reactor
-        looked = looking.start(view.interval).addErrback(self._cannot_look)
+        looking.start(view.interval).addErrback(self._cannot_show)
         ending = None if seconds is None else self._reactor.callLater(seconds, self.end)
         crowd.start()
         await self._enough
@@ -162,12 +163,13 @@ class Demo:
             ending.cancel()
         if looking.running:
             looking.stop()
-        await looked
         view.close()
         await crowd.stop()
 
     async def _look(self, view: View) -> None:
-        view.show(self._snapshot(await self._proxy.farm.servers()))
+        rows = await self._proxy.farm.servers()
+        if not self._enough.called:
+            view.show(self._snapshot(rows))
 
     def _snapshot(self, rows: list[dict[str, object]]) -> Snapshot:
         proxy = self._proxy
@@ -183,8 +185,9 @@ class Demo:
         """Game servers outlive their proxy; those of a demo must not."""
         asked: dict[str, None] = {}
         for _ in range(STOP_LOOKS):
+            may_start_more = len(self._proxy.sessions) > 0
             rows = await self._proxy.farm.servers()
-            if not rows:
+            if not rows and not may_start_more:
                 return
             for id in (str(row["id"]) for row in rows):
                 if id not in asked:
@@ -193,8 +196,8 @@ class Demo:
             await deferLater(self._reactor, STOP_LOOK_INTERVAL)
         self._troubles.append("some game servers did not stop")
 
-    def _cannot_look(self, failure: Failure) -> None:
-        self._trouble(f"the farm cannot be read: {failure.getErrorMessage()}")
+    def _cannot_show(self, failure: Failure) -> None:
+        self._trouble(f"nothing can be shown: {failure.getErrorMessage()}")
 
     def _trouble(self, text: str) -> None:
         self._troubles.append(text)
@@ -223,7 +226,7 @@ def _server_row(row: Mapping[str, object]) -> ServerRow:
     )
 
 
-def _report(result: Result) -> int:
+def report(result: Result) -> int:
     """Print what came of a demo, and give the exit status."""
     last = result.last
     print(
