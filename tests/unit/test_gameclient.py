@@ -106,7 +106,7 @@ class GameClientTests(SynchronousTestCase):
 
     def test_large_frame_before(self) -> None:
         """A frame over 4096 bytes before WELCOME ends the connection."""
-        self.say(b"\x02" * 4097)
+        self.say(encode_error("banned", "x" * 4096))
         ending = self.ending()
         self.assertEqual((ending.end, ending.code), (End.LOST, "protocol_error"))
 
@@ -157,6 +157,7 @@ class GameClientTests(SynchronousTestCase):
         self.assertFalse(self.transport.disconnecting)
         self.transport.reset()
         self.assertEqual(self.ending(), Ending(End.LEFT, "left", "Bye."))
+        self.assertEqual(len(self.client.told), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_garbage_after_leaving(self) -> None:
