@@ -12,9 +12,9 @@ import pytest
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With GAMEPROXY_NO_SKIPS set, a test that is skipped has failed: where all is installed, all must run."""
+    """With NO_TEST_SKIPPED set, a test that is skipped has failed: where all is installed, all must run."""
     report = yield
-    if report.skipped and os.environ.get("GAMEPROXY_NO_SKIPS"):
+    if report.skipped and os.environ.get("NO_TEST_SKIPPED"):
         report.outcome = "failed"
         report.longrepr = f"skipped, where nothing may be: {report.longreprtext}"
     return report

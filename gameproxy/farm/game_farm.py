@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -65,11 +66,11 @@ class GameFarm:
             self._bans,
             processes,
             reactor,
-            self._restore,
             self._placement.evict,
             self._looked,
         )
         store.restore = self._restore
+        store.is_restored = partial(registry.is_registered, proxy=self.proxy)
 
     def start(self) -> Deferred[None]:
         """Open the database, register this proxy and its ``[[servers]]``, and begin the upkeep.
@@ -249,10 +250,12 @@ class GameFarm:
         registry.list_servers(cursor, self.proxy, self._config.servers)
         registry.restore_servers(cursor, self.proxy, self._keeper.mine)
         registry.adopt_servers(cursor, self.proxy)
-        homeless = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
+        homeless, strays = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
         self._bans.forget()
         for session in homeless:
             self._reactor.callFromThread(self._placement.evict, session, CloseReason.INTERNAL)
+        if strays:
+            self._reactor.callFromThread(self._placement.give_back, strays)
 
 
 def _told(failure: Failure) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -110,10 +110,11 @@ class Placement:
             SlotRow(
                 session=seat.request.session,
                 server=None if seat.state == "queued" or seat.place is None else seat.place.server,
-                player=seat.request.identity.player,
+                identity=seat.request.identity,
                 address=seat.request.peer.address,
                 game=seat.request.game,
                 state=seat.state,
+                evicted=seat.evicted,
             )
             for seat in list(self._seats.values())
             if seat.state
@@ -188,6 +189,13 @@ class Placement:
                 lambda cursor: self._table.release(cursor, session), "giving a slot back"
             )
             done.addCallback(lambda _: self.look(seat.request.game))
+
+    def give_back(self, sessions: Iterable[str]) -> None:
+        """Give back what the database has under this proxy's name for sessions that it no longer has."""
+        for session in sessions:
+            # In its turn: what is still to be counted of a session that has just ended comes first.
+            if session not in self._seats:
+                self._must(partial(self._table.release, session=session), "giving a slot back")
 
     # Waiting
 

@@ -47,7 +47,6 @@ class Survey:
 class Reaper:
     """Looks after the farm while the proxy runs.
 
-    :param restore: puts this proxy into the database again when it has been swept out of it.
     :param on_evict: called with sessions of this proxy that have to end; again while they have not.
     :param on_look: called after each look.
     """
@@ -62,7 +61,6 @@ class Reaper:
         bans: Bans,
         processes: Processes,
         reactor: Any,
-        restore: Callable[[sqlite3.Cursor], None],
         on_evict: Callable[[str, CloseReason], None],
         on_look: Callable[[], None],
     ) -> None:
@@ -72,7 +70,6 @@ class Reaper:
         self._bans = bans
         self._processes = processes
         self._reactor = reactor
-        self._restore = restore
         self._on_evict = on_evict
         self._on_look = on_look
         self._beats = Standstill()
@@ -115,8 +112,7 @@ class Reaper:
     # In the database's thread
 
     def _beat(self, now: float, cursor: sqlite3.Cursor) -> None:
-        if not registry.beat(cursor, self._proxy, now):
-            self._restore(cursor)
+        registry.beat(cursor, self._proxy, now)
         registry.sweep(cursor, now)
 
     def _survey(

@@ -13,6 +13,7 @@ from typing import Final
 
 from gameproxy.config import ServerConfig
 from gameproxy.farm.processes import Processes, ProcessName
+from gameproxy.interfaces import Identity
 from gameproxy.reasons import CloseReason
 
 PROXY_LIFE: Final = 15.0
@@ -49,14 +50,18 @@ class StartedServer:
 
 @dataclass(frozen=True, slots=True)
 class SlotRow:
-    """A slot as its proxy remembers it, to be written again into a database that lost it."""
+    """A slot as its proxy remembers it, to be written again into a database that lost it.
+
+    :param evicted: whether the session is being ended already.
+    """
 
     session: str
     server: str | None
-    player: str
+    identity: Identity
     address: str
     game: str
     state: str
+    evicted: bool
 
 
 def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now: float) -> None:
@@ -91,10 +96,15 @@ def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) 
     cursor.executemany("DELETE FROM proxies WHERE id = ? AND beat = ?", list(proxies.items()))
 
 
-def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> bool:
-    """Give a sign of life; ``False`` when the proxy is not registered any more."""
+def is_registered(cursor: sqlite3.Cursor, proxy: str) -> bool:
+    """Whether a proxy takes part; others remove those that they believe dead."""
+    row = cursor.execute("SELECT 1 FROM proxies WHERE id = ?", (proxy,)).fetchone()
+    return row is not None
+
+
+def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> None:
+    """Give a sign of life."""
     cursor.execute("UPDATE proxies SET beat = ? WHERE id = ?", (now, proxy))
-    return cursor.rowcount > 0
 
 
 def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
@@ -149,9 +159,13 @@ def _number(value: object) -> float | None:
 
 
 def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[StartedServer]) -> None:
-    """Write the rows of started servers again, where they are missing."""
+    """Write the rows of started servers again, where they are missing or from a time before they were ready."""
     for server in servers:
         process = server.process
+        if server.state != "starting":
+            cursor.execute(
+                "DELETE FROM game_servers WHERE id = ? AND state = 'starting'", (server.id,)
+            )
         cursor.execute(
             "INSERT OR IGNORE INTO game_servers (id, game, state, host, port, capacity, "
             "heartbeat_at, started_at, proxy, pid, process_started, place) "
@@ -175,31 +189,52 @@ def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[Starte
 
 def restore_slots(
     cursor: sqlite3.Cursor, proxy: str, slots: Iterable[SlotRow], now: float
-) -> list[str]:
-    """Write slots again, where they are missing.
+) -> tuple[list[str], list[str]]:
+    """Write a proxy's slots again, where they are missing or, in a backup, from another time.
 
-    :return: the sessions for which there is no room any more.
+    :return: the sessions for which there is no room any more; those that are in the database alone.
     """
+    rows = cursor.execute("SELECT session FROM slots WHERE proxy = ? ORDER BY arrival", (proxy,))
+    found = {session: None for (session,) in rows}
     homeless = []
     for slot in slots:
         try:
-            cursor.execute(
-                "INSERT INTO slots (session, server, proxy, player, address, game, state, "
-                "queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO NOTHING",
-                (
-                    slot.session,
-                    slot.server,
-                    proxy,
-                    slot.player,
-                    slot.address,
-                    slot.game,
-                    slot.state,
-                    now,
-                ),
-            )
+            if slot.session not in found:
+                _insert_slot(cursor, proxy, slot, now)
+            elif slot.server is not None:
+                cursor.execute(
+                    "UPDATE slots SET server = ?, state = ? WHERE session = ?",
+                    (slot.server, slot.state, slot.session),
+                )
         except sqlite3.IntegrityError:
             homeless.append(slot.session)
-    return homeless
+        found.pop(slot.session, None)
+    return homeless, list(found)
+
+
+def _insert_slot(cursor: sqlite3.Cursor, proxy: str, slot: SlotRow, now: float) -> None:
+    """Write a slot again. Who has come again meanwhile, elsewhere, has replaced this session."""
+    evict = CloseReason.INTERNAL if slot.evicted else None
+    if evict is None and not slot.identity.is_guest:
+        twin = cursor.execute(
+            "SELECT 1 FROM slots WHERE player = ? AND evict IS NULL", (slot.identity.player,)
+        ).fetchone()
+        evict = CloseReason.REPLACED if twin is not None else None
+    cursor.execute(
+        "INSERT INTO slots (session, server, proxy, player, address, game, state, queued_at, "
+        "evict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            slot.session,
+            slot.server,
+            proxy,
+            slot.identity.player,
+            slot.address,
+            slot.game,
+            slot.state,
+            now,
+            evict,
+        ),
+    )
 
 
 def record_process(cursor: sqlite3.Cursor, server: str, process: ProcessName) -> None:

@@ -105,6 +105,8 @@ class FarmStore:
         self.restore: Callable[[sqlite3.Cursor], None] = lambda cursor: None
         """Called in the first transaction on a newly opened database, before all else: it puts in what must be there
         and may be there already. A database that was deleted is filled again by it."""
+        self.is_restored: Callable[[sqlite3.Cursor], bool] = lambda cursor: True
+        """Asked in each transaction that may write, before all else: is what :attr:`restore` puts in still there?"""
         self._waiting: deque[_Request] = deque()
         self._requests = 0
         self._running = False
@@ -266,7 +268,7 @@ class FarmStore:
         writes = not self._restored or any(request.writes for request in batch)
         try:
             cursor.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            if upgrade(cursor) or not self._restored:
+            if upgrade(cursor) or not self._restored or (writes and not self.is_restored(cursor)):
                 self.restore(cursor)
             outcomes = [_attempt(cursor, request.operation) for request in batch]
             cursor.execute("COMMIT")
