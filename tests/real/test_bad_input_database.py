@@ -43,40 +43,40 @@ BUSY_TIMEOUT = 0.2
 
 
 class Connections:
-    """The connections to SQLite that the proxy makes, with what the tests do to them."""
+    """The connections to SQLite that the proxy makes, with what the tests do to them.
+
+    Each obeys the orders when the proxy uses it next, in the proxy's own thread: a connection that two threads use at
+    once takes the process down.
+    """
 
     def __init__(self) -> None:
         self._real = sqlite3.connect
-        self._made: list[sqlite3.Connection] = []
         self._orders: list[str] = []
 
     def connect(self, *args: Any, **settings: Any) -> sqlite3.Connection:
         """In place of :func:`sqlite3.connect`."""
-        connection: sqlite3.Connection
         if settings.get("uri"):  # the tests' own
             return self._real(*args, **settings)
         settings["timeout"] = min(settings.get("timeout", 5.0), BUSY_TIMEOUT)
-        connection = self._real(*args, **settings)
-        self._made.append(connection)
-        for order in self._orders:
-            connection.execute(order)
-        return connection
+        orders = self._orders
+
+        class Obedient(sqlite3.Connection):
+            obeyed = 0
+
+            def cursor(self, *args: Any) -> sqlite3.Cursor:  # type: ignore[override]
+                for order in orders[self.obeyed :]:
+                    self.obeyed += 1
+                    self.execute(order)
+                return super().cursor(*args)
+
+        return self._real(*args, **settings, factory=Obedient)
 
     @contextmanager
     def under(self, order: str, undo: str) -> Iterator[None]:
         """Give an order to every connection there is and that will be made, and take it back."""
         self._orders.append(order)
-        self._tell(order)
         yield
-        self._orders.remove(order)
-        self._tell(undo)
-
-    def _tell(self, order: str) -> None:
-        for connection in list(self._made):
-            try:
-                connection.execute(order)
-            except sqlite3.ProgrammingError:
-                self._made.remove(connection)  # closed
+        self._orders.append(undo)
 
 
 @pytest.fixture
