@@ -187,6 +187,10 @@ class World:
         node.alive = False
         del self.processes.running[pid]
 
+    def node(self, farm: GameFarm) -> Node:
+        """The process of a proxy."""
+        return self.nodes[farm.proxy][0]
+
     def client(self, farm: GameFarm, game: str = "chess", **identity: Any) -> Client:
         """A new session that asks for a slot; what can happen at once has happened."""
         self.count += 1

@@ -110,7 +110,8 @@ class InlineReactor(Clock):
 
 
 class Node:
-    """One process's view of an :class:`InlineReactor`: it can be killed, and then nothing of it happens any more.
+    """One process's view of an :class:`InlineReactor`: it can be killed, and then nothing of it happens any more, or
+    stopped, and then it happens when it goes on.
 
     :ivar alive: whether it has not been killed.
     """
@@ -118,6 +119,17 @@ class Node:
     def __init__(self, reactor: InlineReactor) -> None:
         self._reactor = reactor
         self.alive = True
+        self._held: list[Any] | None = None
+
+    def stop(self) -> None:
+        """As SIGSTOP."""
+        self._held = []
+
+    def go_on(self) -> None:
+        """As SIGCONT: what was due meanwhile is done now, in order."""
+        held, self._held = self._held or [], None
+        for function, args, kwargs in held:
+            self._reactor.callLater(0, self._run, function, args, kwargs)
 
     def callLater(self, delay: float, function: Any, *args: Any, **kwargs: Any) -> Any:
         return self._reactor.callLater(delay, self._run, function, args, kwargs)
@@ -126,7 +138,9 @@ class Node:
         self._reactor.callFromThread(self._run, function, args, kwargs)
 
     def _run(self, function: Any, args: Any, kwargs: Any) -> None:
-        if self.alive:
+        if self._held is not None:
+            self._held.append((function, args, kwargs))
+        elif self.alive:
             function(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,0 +1,160 @@
+"""What a proxy puts back into the database: after trouble, after a backup, and after it was believed dead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gameproxy.farm import GameFarm
+from tests.farm_fixture import Client, World, listed
+
+
+class RestoredTests(SynchronousTestCase):
+    def world(self, *servers: object, **auth: Any) -> World:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 3}
+        return World(self.folder / "farm.db", games=[chess], servers=servers, auth=auth)
+
+    def relaying(self, world: World, farm: GameFarm, **identity: Any) -> Client:
+        client = world.client(farm, **identity)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        return client
+
+    def believe_dead(self, world: World, farm: GameFarm) -> None:
+        """As another proxy that believes it dead."""
+        world.sql("DELETE FROM slots WHERE proxy = ?", farm.proxy)
+        world.sql("DELETE FROM proxies WHERE id = ?", farm.proxy)
+
+    def back_up(self, world: World) -> None:
+        world.sql(f"VACUUM INTO '{self.folder / 'backup.db'}'")
+
+    def put_backup_back(self, world: World) -> None:
+        (self.folder / "backup.db").rename(world.path)
+        world.reactor.pass_time(1.0)
+
+    def test_full_servers_after_trouble(self) -> None:
+        """Sessions on a server without a free slot keep theirs when the database was out of order for a while."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        self.relaying(world, farm)
+        farm._store._pool.disconnect(farm._store._pool.connect())  # as after any failed transaction
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual((world.evicted, world.counts("a")), ([], (0, 1, 1, 0)))
+
+    def test_backup_with_ended_sessions(self) -> None:
+        """Slots that a backup brings back, of sessions that are over, are given back."""
+        world = self.world(listed("a", capacity=3))
+        farm = world.proxy()
+        gone, stays = self.relaying(world, farm), self.relaying(world, farm)
+        self.back_up(world)
+        farm.release(gone.session)
+        world.reactor.settle()
+        self.put_backup_back(world)
+        self.assertEqual(world.sql("SELECT session FROM slots"), [(stays.session,)])
+        self.assertEqual((world.counts("a"), world.evicted), ((0, 1, 2, 1), []))
+
+    def test_backup_from_before_relaying(self) -> None:
+        """Slots that a backup shows on another server or as not yet relaying are what they are now."""
+        world = self.world(listed("a"), listed("b"))
+        farm = world.proxy()
+        client = world.client(farm)
+        self.back_up(world)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        world.sql("UPDATE slots SET server = 'b'")
+        self.put_backup_back(world)
+        self.assertEqual((world.counts("a"), world.counts("b")), ((0, 1, 1, 0), (0, 0, 0, 0)))
+        world.sql("UPDATE slots SET server = 'b'")
+        self.back_up(world)
+        self.put_backup_back(world)
+        self.assertEqual((world.counts("a")[:2], world.counts("b")[:2]), ((0, 1), (0, 0)))
+
+    def test_backup_from_before_a_server_was_ready(self) -> None:
+        """A started server that a backup shows as starting is ready as it was, and not stopped for being late."""
+        world = self.world()
+        farm = world.proxy()
+        client = world.client(farm)
+        (server,) = world.starter.started
+        self.back_up(world)
+        world.ready(server)
+        world.reactor.pass_time(1.0)
+        self.assertEqual(client.server, server)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        self.put_backup_back(world)
+        ((state, port, pid),) = world.sql("SELECT state, port, pid FROM game_servers")
+        self.assertEqual((state, port, pid), ("ready", 5000, world.starter.pids[server]))
+        self.assertEqual(world.counts(server), (0, 1, 1, 0))
+
+    def test_short_sessions_during_trouble(self) -> None:
+        """A session that began to relay and ended while the database was out of order is counted once, and gone."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = world.client(farm)
+        world.reactor.threads.broken = OSError("no")
+        farm.relaying(client.slots[0])
+        farm.release(client.session)
+        world.reactor.pass_time(3.0, 0.25)
+        world.reactor.threads.broken = None
+        farm._store._pool.disconnect(farm._store._pool.connect())
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(world.counts("a"), (0, 0, 1, 1))
+
+    def test_goes_on_after_a_long_stop(self) -> None:
+        """A proxy stopped for longer than its life takes its sessions in again, as far as their slots are free."""
+        world = self.world(listed("a", capacity=3))
+        stopped, other = world.proxy(), world.proxy()
+        first, second = self.relaying(world, stopped), self.relaying(world, stopped)
+        world.node(stopped).stop()
+        world.reactor.pass_time(14.0, 0.25)
+        self.assertEqual(world.counts("a")[1], 2)
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(world.counts("a")[1], 0)
+        self.relaying(world, other)
+        self.relaying(world, other)
+        world.node(stopped).go_on()
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual((world.counts("a")[1], world.evicted), (3, [(second.session, "internal")]))
+        stopped.release(second.session)
+        stopped.release(first.session)
+        world.reactor.settle()
+        self.assertEqual(world.counts("a")[:2], (0, 2))
+        self.assertEqual(len(world.sql("SELECT id FROM proxies")), 2)
+
+    def test_new_session_at_a_proxy_believed_dead(self) -> None:
+        """Who comes to a proxy that was removed meanwhile gets a slot at once, behind those that it had already."""
+        world = self.world(listed("a", capacity=2))
+        farm = world.proxy()
+        self.relaying(world, farm)
+        self.believe_dead(world, farm)
+        self.assertEqual(world.client(farm).server, "a")
+        self.assertEqual(world.counts("a")[:2], (1, 1))
+
+    def test_come_again_elsewhere(self) -> None:
+        """Who came again at another proxy, while the first was believed dead, has replaced the first session."""
+        for duplicates in ("replace", "refuse"):
+            world = self.world(listed("a", capacity=9), duplicates=duplicates)
+            farm, other = world.proxy(), world.proxy()
+            first = self.relaying(world, farm, player="anna")
+            guest = {"player": "guest:bert", "mechanism": "guest"}
+            self.relaying(world, farm, **guest)
+            self.believe_dead(world, farm)
+            self.assertEqual(world.client(other, player="anna").server, "a")
+            self.assertEqual(world.client(other, **guest).server, "a")
+            world.reactor.pass_time(7.0, 0.25)
+            self.assertEqual(world.evicted, [(first.session, "replaced")])
+
+    def test_replaced_before(self) -> None:
+        """A session that is being ended does not count as its player's when slots are put back."""
+        world = self.world(listed("a", capacity=9))
+        farm = world.proxy()
+        first = self.relaying(world, farm, player="anna")
+        self.relaying(world, farm, player="anna")
+        self.believe_dead(world, farm)
+        world.reactor.pass_time(7.0, 0.25)
+        self.assertEqual(world.evicted, [(first.session, "replaced")])
+        self.assertEqual(world.counts("a")[1], 2)
