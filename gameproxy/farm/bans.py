@@ -46,7 +46,11 @@ class Bans:
     def version(self, cursor: sqlite3.Cursor) -> tuple[int, int]:
         """What changes whenever a ban does."""
         row = cursor.execute("SELECT value FROM bans_version").fetchone()
-        return self._database, int(row[0])
+        if row is None or not isinstance(row[0], int):
+            # Somebody has spoiled it, and a ban may not change it: so it changes now.
+            self.forget()
+            return self._database, 0
+        return self._database, row[0]
 
     def _refresh(self, cursor: sqlite3.Cursor) -> None:
         version = self.version(cursor)

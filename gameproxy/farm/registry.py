@@ -20,6 +20,9 @@ PROXY_LIFE: Final = 15.0
 """Seconds after a proxy's last sign of life when it counts as dead."""
 START_PAUSE: Final = 1.0
 LONGEST_START_PAUSE: Final = 60.0
+"""Seconds before the next start of a game after a first failure, and after many."""
+START_JITTER: Final = 0.25
+"""By how much, at most, such a pause is longer than its predecessor's double."""
 _FORGET_FAILED_AFTER: Final = 3600.0
 
 
@@ -245,8 +248,11 @@ def record_process(cursor: sqlite3.Cursor, server: str, process: ProcessName) ->
     )
 
 
-def close_server(cursor: sqlite3.Cursor, server: str, now: float) -> None:
-    """Its process has ended; a start that was under way has failed."""
+def close_server(cursor: sqlite3.Cursor, server: str, now: float, chance: float) -> None:
+    """Its process has ended; a start that was under way has failed.
+
+    :param chance: anything from 0 to 1, for the pause before the next start.
+    """
     row = cursor.execute(
         "SELECT game, state FROM game_servers WHERE id = ? AND state <> 'closed'", (server,)
     ).fetchone()
@@ -254,28 +260,34 @@ def close_server(cursor: sqlite3.Cursor, server: str, now: float) -> None:
         return
     cursor.execute("UPDATE game_servers SET state = 'closed' WHERE id = ?", (server,))
     if row[1] == "starting":
-        _count_failure(cursor, row[0], now)
+        _count_failure(cursor, row[0], now, chance)
 
 
-def fail_start(cursor: sqlite3.Cursor, server: str, game: str, now: float) -> bool:
+def fail_start(cursor: sqlite3.Cursor, server: str, game: str, now: float, chance: float) -> bool:
     """A start took too long; ``False`` when the server became ready after all."""
     cursor.execute(
         "UPDATE game_servers SET state = 'draining' WHERE id = ? AND state = 'starting'", (server,)
     )
     if not cursor.rowcount:
         return False
-    _count_failure(cursor, game, now)
+    _count_failure(cursor, game, now, chance)
     return True
 
 
-def _count_failure(cursor: sqlite3.Cursor, game: str, now: float) -> None:
+def _count_failure(cursor: sqlite3.Cursor, game: str, now: float, chance: float) -> None:
     cursor.execute("INSERT OR IGNORE INTO starts (game) VALUES (?)", (game,))
-    streak = cursor.execute("SELECT streak FROM starts WHERE game = ?", (game,)).fetchone()[0]
-    pause = min(START_PAUSE * 2 ** min(streak, 16), LONGEST_START_PAUSE)
     cursor.execute(
-        "UPDATE starts SET failures = failures + 1, streak = streak + 1, not_before = ? "
-        "WHERE game = ?",
-        (now + pause, game),
+        "UPDATE starts SET failures = failures + 1, streak = streak + 1 WHERE game = ?", (game,)
+    )
+    (last,) = cursor.execute(
+        "SELECT CAST(pause AS REAL) FROM starts WHERE game = ?", (game,)
+    ).fetchone()
+    pause = min(max(2 * last, START_PAUSE), LONGEST_START_PAUSE / (1 + START_JITTER))
+    # Of the starts that were under way together, one failure makes the pause; the others do not lengthen it.
+    cursor.execute(
+        "UPDATE starts SET pause = ?, not_before = ? "
+        "WHERE game = ? AND CAST(not_before AS REAL) <= ?",
+        (pause, now + pause * (1 + START_JITTER * chance), game, now),
     )
 
 

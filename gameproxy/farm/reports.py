@@ -28,14 +28,13 @@ _COLUMNS: Final = (
 def farm_stats(cursor: sqlite3.Cursor) -> dict[str, object]:
     """The farm's sums: ``servers`` by state, ``connections``, ``connections_added``, ``connections_removed``,
     ``reserved``."""
+    names = ("connections", "connections_added", "connections_removed", "reserved")
+    # What somebody edited to something else than a number of sessions counts for nothing.
+    totals = (f"total({name}) FILTER (WHERE typeof({name}) = 'integer')" for name in names)
     by_state = cursor.execute(
         "SELECT state, count(*) FROM game_servers GROUP BY state ORDER BY state"
     ).fetchall()
-    sums = cursor.execute(
-        "SELECT total(connections), total(connections_added), total(connections_removed), "
-        "total(reserved) FROM game_servers"
-    ).fetchone()
-    names = ("connections", "connections_added", "connections_removed", "reserved")
+    sums = cursor.execute(f"SELECT {', '.join(totals)} FROM game_servers").fetchone()  # noqa: S608 - constants
     return {"servers": dict(by_state)} | {
         name: int(value) for name, value in zip(names, sums, strict=True)
     }
@@ -63,3 +62,29 @@ def ban_rows(cursor: sqlite3.Cursor, now: float) -> list[dict[str, object]]:
         (now,),
     )
     return [dict(zip(_BAN_COLUMNS, row, strict=True)) for row in rows]
+
+
+def proxy_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
+    """The proxies that take part in the farm: ``id``, ``pid``, and ``beat``, their last sign of life."""
+    rows = cursor.execute("SELECT id, pid, beat FROM proxies ORDER BY id")
+    return [dict(zip(("id", "pid", "beat"), row, strict=True)) for row in rows]
+
+
+def game_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
+    """How each game stands: ``game``, ``sessions`` and how many of them are ``waiting``, ``servers`` that are not closed,
+    ``free`` slots on those that are ready; of the starts, how many ``failures`` in a row there were, and until when none
+    is made (``not_before``)."""
+    names = ("game", "sessions", "waiting", "servers", "free", "failures", "not_before")
+    rows = cursor.execute(
+        "WITH games AS (SELECT game FROM game_servers WHERE state <> 'closed' "
+        "UNION SELECT game FROM slots UNION SELECT game FROM starts WHERE streak > 0) "
+        "SELECT game, (SELECT count(*) FROM slots WHERE slots.game = games.game), "
+        "(SELECT count(*) FROM slots WHERE slots.game = games.game AND state = 'queued'), "
+        "(SELECT count(*) FROM game_servers AS s WHERE s.game = games.game AND state <> 'closed'), "
+        "(SELECT CAST(total(capacity - taken) AS INTEGER) FROM game_servers AS s "
+        "WHERE s.game = games.game AND open = 1), "
+        "coalesce((SELECT streak FROM starts WHERE starts.game = games.game), 0), "
+        "coalesce((SELECT not_before FROM starts WHERE starts.game = games.game), 0.0) "
+        "FROM games ORDER BY game"
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]

@@ -296,7 +296,9 @@ class SlotTable:
         if startable is None:
             return
         row = cursor.execute(
-            "SELECT failures, streak, not_before FROM starts WHERE game = ?", (game,)
+            "SELECT CAST(failures AS INTEGER), CAST(streak AS INTEGER), CAST(not_before AS REAL) "
+            "FROM starts WHERE game = ?",
+            (game,),
         ).fetchone()
         outlook.failures, outlook.streak, not_before = row or (0, 0, 0.0)
         starting, coming = cursor.execute(
