@@ -54,7 +54,9 @@ class GameFarm:
         self._entropy = entropy
         self._selector = selector
         self._bans = Bans()
-        self._keeper = ServerKeeper(self.proxy, store, starter, processes, reactor, self._changed)
+        self._keeper = ServerKeeper(
+            self.proxy, store, starter, processes, reactor, entropy, self._changed
+        )
         self._configure(config)
         self._placement = Placement(
             config, self._table, store, reactor, key_for, self._keeper.start, on_evict

@@ -17,6 +17,7 @@ from gameproxy.farm import registry
 from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.registry import StartedServer
 from gameproxy.farm.store import FarmStore, told_by_store
+from gameproxy.interfaces import Entropy
 
 HEARTBEAT_LIFE: Final = 15.0
 """Seconds for which a heartbeat may stand still before its game server is lost."""
@@ -86,6 +87,7 @@ class ServerKeeper:
         starter: Starter,
         processes: Processes,
         reactor: Any,
+        entropy: Entropy,
         on_change: Callable[[str], None],
     ) -> None:
         self.proxy = proxy
@@ -95,6 +97,7 @@ class ServerKeeper:
         self._starter = starter
         self._processes = processes
         self._reactor = reactor
+        self._entropy = entropy
         self._on_change = on_change
         self._heartbeats = Standstill()
         self._idle = Standstill()
@@ -175,13 +178,15 @@ class ServerKeeper:
             timeout=timeout,
         )
 
+        chance = self._chance()
+
         def failed(late: bool) -> None:
             if late:
                 self._stop(server)
                 self._on_change(server.game)
 
         done = self._store.write(
-            lambda cursor: registry.fail_start(cursor, server.id, server.game, now)
+            lambda cursor: registry.fail_start(cursor, server.id, server.game, now, chance)
         )
         done.addCallbacks(failed, told_by_store)
 
@@ -251,11 +256,15 @@ class ServerKeeper:
         if kill is not None:
             kill.cancel()
         self._starter.clean_up(server)
-        now = self._reactor.seconds()
+        now, chance = self._reactor.seconds(), self._chance()
         done = self._must(
-            lambda cursor: registry.close_server(cursor, server, now), "closing a game server"
+            lambda cursor: registry.close_server(cursor, server, now, chance),
+            "closing a game server",
         )
         done.addCallback(lambda _: self._on_change(game))
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._entropy(2), "big") / 2**16
 
     def _must(self, operation: Callable[[sqlite3.Cursor], None], name: str) -> Deferred[None]:
         return self._store.must(operation, name).addErrback(lambda failure: None)

@@ -300,7 +300,7 @@ class Placement:
         started = self._table.games.get(game)
         needed = started.start_attempts if started is not None else 1
         failed = outlook.failures - (seat.failures_before or 0)
-        if min(outlook.streak, failed) >= needed:
+        if min(outlook.streak, failed) >= needed and not outlook.starting:
             self._give_up(seat, Refusal(CloseReason.START_FAILED))
             return
         self._join_queue(seat)

@@ -22,7 +22,7 @@ START_PAUSE: Final = 1.0
 LONGEST_START_PAUSE: Final = 60.0
 """Seconds before the next start of a game after a first failure, and after many."""
 START_JITTER: Final = 0.25
-"""By how much, at most, such a pause is longer than its predecessor's double."""
+"""By which part of itself, at most, chance makes such a pause longer."""
 _FORGET_FAILED_AFTER: Final = 3600.0
 
 

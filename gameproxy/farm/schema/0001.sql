@@ -87,6 +87,7 @@ CREATE TABLE starts (
     game TEXT PRIMARY KEY,
     failures INTEGER NOT NULL DEFAULT 0,      -- ever
     streak INTEGER NOT NULL DEFAULT 0,        -- in a row
+    pause REAL NOT NULL DEFAULT 0,            -- seconds after the latest failure, without chance
     not_before REAL NOT NULL DEFAULT 0        -- when the next start may be made
 );
 
@@ -100,7 +101,7 @@ CREATE TRIGGER bans_deleted AFTER DELETE ON bans BEGIN UPDATE bans_version SET v
 CREATE TRIGGER start_succeeded AFTER UPDATE OF state ON game_servers
 WHEN OLD.state = 'starting' AND NEW.state = 'ready'
 BEGIN
-    UPDATE starts SET streak = 0, not_before = 0 WHERE game = NEW.game;
+    UPDATE starts SET streak = 0, pause = 0, not_before = 0 WHERE game = NEW.game;
 END;
 
 -- A slot needs room. Selection looks for it first; this is what makes it true at every commit.
