@@ -55,6 +55,14 @@ class Admission:
         self._unauthenticated[session.id] = None
         return None
 
+    def limits(self) -> dict[str, int]:
+        """The limits, and how many sessions count for that of the unauthenticated."""
+        return {
+            "max_sessions": self._max_sessions,
+            "max_unauthenticated": self._max_unauthenticated,
+            "unauthenticated": len(self._unauthenticated),
+        }
+
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
         self._unauthenticated.pop(session, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import isfinite
 from typing import Final
 
 
@@ -64,7 +65,7 @@ ADVICE: Final[Mapping[CloseReason, str]] = {
     CloseReason.ALREADY_CONNECTED: "You are connected already. End that session first.",
     CloseReason.REPLACED: "You connected from somewhere else. Go on there.",
     CloseReason.IDLE: "Nothing was sent for too long. Connect again.",
-    CloseReason.KICKED: "The game server ended your session. Ask the operator.",
+    CloseReason.KICKED: "Your session was ended. Ask the operator.",
     CloseReason.DRAINING: "This proxy is about to restart. Connect again.",
     CloseReason.INTERNAL: "Something failed here. Try again later.",
 }
@@ -90,7 +91,7 @@ class Refusal(Exception):
         super().__init__(reason, message)
         self.reason = reason
         self.message = ADVICE[reason] if message is None else message
-        self.retry_after = retry_after
+        self.retry_after = retry_after if retry_after is not None and isfinite(retry_after) else None
         self.detail = detail
 
     def __str__(self) -> str:

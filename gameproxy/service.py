@@ -24,6 +24,7 @@ from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, peer_of
 from gameproxy.config import Config
 from gameproxy.config_values import listening_endpoint
+from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter, LinuxProcesses
 from gameproxy.farm.selection import Selector
@@ -40,6 +41,7 @@ from gameproxy.interfaces import (
 )
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
 from gameproxy.metrics import Metrics
+from gameproxy.operators import Operators
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import TransportRelay
 from gameproxy.server_side import Dialling, ServerSide
@@ -71,6 +73,7 @@ class GameProxy(Service):
     :param checkers: credentials checkers that take the place of what ``[auth]`` says for their credentials.
     :param entropy: gives random bytes.
     :param database_threads: where SQLite is called, in place of a thread of its own; started and stopped by it.
+    :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
     :raises ConfigurationError: a file that the configuration names cannot be used.
@@ -90,6 +93,7 @@ class GameProxy(Service):
         checkers: Iterable[ICredentialsChecker] = (),
         entropy: Entropy = os.urandom,
         database_threads: ThreadPool | None = None,
+        control: bool = True,
     ) -> None:
         self.started: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
@@ -127,6 +131,10 @@ class GameProxy(Service):
             handshake_timeout=config.selection.handshake_timeout,
         )
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
+        self._control: ControlSocket | None = None
+        if control:
+            answer = Operators(self.sessions, self.farm).answer
+            self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
 
     # The service's life
 
@@ -157,8 +165,16 @@ class GameProxy(Service):
         self.privilegedStartService()
         super().startService()
         self._hashing.start()
-        opened = gatherResults([self.farm.start(), *self._listening], consumeErrors=True)
+        farm = Deferred.fromCoroutine(self._start_farm())
+        opened = gatherResults([farm, *self._listening], consumeErrors=True)
         opened.addCallbacks(lambda _: self.started.callback(None), self._not_started)
+
+    async def _start_farm(self) -> None:
+        await self.farm.start()
+        if self._control is not None:
+            proxies = await self.farm.proxies()
+            if self.running:
+                self._control.open(proxies)
 
     def stopService(self) -> Deferred[None]:
         """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
@@ -181,6 +197,8 @@ class GameProxy(Service):
         self.ports.clear()
         if self.sessions:
             await self._drain()
+        if self._control is not None:
+            self._control.close()
         await self.farm.stop()
         self._hashing.stop()
 

@@ -2,7 +2,7 @@
 
 from gameproxy.auth.authenticator import CredAuthenticator
 from gameproxy.auth.guests import Guest, IGuest
-from gameproxy.auth.names import BadName, normalise_name
+from gameproxy.auth.names import BadName, normalise_name, player_name
 from gameproxy.auth.password_file import PasswordFileError, hash_password, user_name
 from gameproxy.auth.passwords import HashingThreads, RunInThread
 from gameproxy.auth.portal import SUPPORTED, build_portal
@@ -29,5 +29,6 @@ __all__ = [
     "hash_password",
     "issue_ticket",
     "normalise_name",
+    "player_name",
     "user_name",
 ]

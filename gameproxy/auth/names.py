@@ -30,3 +30,13 @@ def normalise_name(name: str) -> str:
     if any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in name):
         raise BadName("a name has no control, format or surrogate characters")
     return name
+
+
+def player_name(name: str) -> str:
+    """The name of a player of whatever mechanism, a guest's with its prefix, in the form in which names are compared.
+
+    :raises BadName: no player can have this name.
+    """
+    if name.startswith(GUEST_PREFIX):
+        return GUEST_PREFIX + normalise_name(name.removeprefix(GUEST_PREFIX))
+    return normalise_name(name)

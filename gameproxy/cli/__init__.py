@@ -1,4 +1,4 @@
-"""The command ``gameproxy``. Each subcommand is a module with ``add_parser`` and ``run``."""
+"""The command ``gameproxy``. Each module of it adds one or more subcommands with ``add_parser``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from gameproxy import __version__
-from gameproxy.cli import check, connect, demo, key, password, ticket
+from gameproxy.cli import bans, check, connect, demo, farm, key, kick, password, status, ticket
 
-_COMMANDS = (demo, connect, check, key, password, ticket)
+_COMMANDS = (demo, connect, check, status, farm, bans, kick, ticket, password, key)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

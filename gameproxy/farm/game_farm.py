@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config
-from gameproxy.farm import registry, reports
+from gameproxy.farm import orders, registry, reports
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
@@ -173,12 +173,7 @@ class GameFarm:
 
     def drain_server(self, server: str) -> Deferred[bool]:
         """Let nobody else onto a game server; whether it was ready or lost."""
-        return self._store.write(
-            lambda cursor: (
-                registry.set_state(cursor, server, "ready", "draining")
-                or registry.set_state(cursor, server, "lost", "draining")
-            )
-        )
+        return self._store.write(lambda cursor: orders.drain(cursor, server))
 
     def stop_server(self, server: str) -> Deferred[bool]:
         """Ask a started game server to end, and make it after its grace; whether there is such a one."""
@@ -196,6 +191,12 @@ class GameFarm:
     def servers(self) -> Deferred[list[dict[str, object]]]:
         """The game servers that are not closed."""
         return self._store.read(reports.server_rows)
+
+    def proxies(self) -> Deferred[list[str]]:
+        """The ids of the proxies that take part in the farm."""
+        return self._store.read(
+            lambda cursor: [str(row["id"]) for row in reports.proxy_rows(cursor)]
+        )
 
     def bans(self) -> Deferred[list[dict[str, object]]]:
         """The bans that are not over."""

@@ -71,9 +71,9 @@ def proxy_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
 
 
 def game_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
-    """How each game stands: ``game``, ``sessions`` and how many of them are ``waiting``, ``servers`` that are not closed,
-    ``free`` slots on those that are ready; of the starts, how many ``failures`` in a row there were, and until when none
-    is made (``not_before``)."""
+    """How each game stands: ``game``, ``sessions`` and how many of them are ``waiting``, ``servers`` that are not
+    closed and ``free`` slots on those that are ready; of its starts the ``failures`` in a row, and until when none is
+    made (``not_before``)."""
     names = ("game", "sessions", "waiting", "servers", "free", "failures", "not_before")
     rows = cursor.execute(
         "WITH games AS (SELECT game FROM game_servers WHERE state <> 'closed' "

@@ -1,0 +1,202 @@
+"""``gameproxy ban``, ``unban`` and ``bans``: who may not play."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import math
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Final
+
+from gameproxy.auth import BadName, player_name
+from gameproxy.cli.farm_database import reading, writing
+from gameproxy.cli.reporting import (
+    CommandFailed,
+    Report,
+    add_common_options,
+    command,
+    moment,
+    table,
+)
+from gameproxy.cli.terminal import printable
+from gameproxy.config import Config
+from gameproxy.farm import orders, registry, reports
+
+if TYPE_CHECKING:
+    from gameproxy.cli.check import Subparsers
+
+REASON_MAX: Final = 200
+"""Characters of a reason at most."""
+_USAGE: Final = "%(prog)s [player | address] SUBJECT [--config FILE] [--json]"
+BAN_USAGE: Final = f"{_USAGE} [--for SECONDS] [--reason TEXT]"
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``ban``, ``unban`` and ``bans`` to the commands."""
+    ban = subparsers.add_parser(
+        "ban",
+        usage=BAN_USAGE,
+        help="ban a player or an address",
+        description="Bans a player or an address at all proxies; their sessions end within a second.",
+    )
+    add_subject(ban)
+    add_ban_options(ban)
+    add_common_options(ban)
+    ban.set_defaults(run=command(_ban))
+    unban = subparsers.add_parser(
+        "unban", usage=_USAGE, help="lift a ban", description="Lifts a ban."
+    )
+    add_subject(unban)
+    add_common_options(unban)
+    unban.set_defaults(run=command(_unban))
+    bans = subparsers.add_parser("bans", help="the bans", description="Shows the bans.")
+    add_common_options(bans)
+    bans.set_defaults(run=command(_bans))
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Add what says whom it concerns: ``[player] NAME`` or ``address ADDRESS``."""
+    parser.add_argument(
+        "subject",
+        nargs="+",
+        action=_Subject,
+        metavar="SUBJECT",
+        help="a player's name (of a guest: guest:NAME); after the word address, an IP or CIDR",
+    )
+
+
+def add_ban_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--for`` and ``--reason``."""
+    parser.add_argument(
+        "--for",
+        dest="seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for how long; also with a unit, as 30m, 12h, 7d",
+    )
+    parser.add_argument(
+        "--reason",
+        type=_reason,
+        metavar="TEXT",
+        help="why, for the list of bans; no player sees it",
+    )
+
+
+def write_ban(
+    cursor: sqlite3.Cursor, subject: tuple[str, str], seconds: float | None, reason: str | None
+) -> dict[str, object]:
+    """Ban in this operator's name.
+
+    :return: the ban, which may be an earlier one that is longer.
+    """
+    kind, name = subject
+    now = time.time()
+    until = None if seconds is None else now + seconds
+    registry.ban(cursor, kind, name, reason or "", f"operator {_operator()}", now, until)
+    rows = reports.ban_rows(cursor, now)
+    return next(row for row in rows if (row["kind"], row["subject"]) == subject)
+
+
+def _ban(config: Config, args: argparse.Namespace) -> Report:
+    with writing(config.database_path) as cursor:
+        ban = write_ban(cursor, args.subject, args.seconds, args.reason)
+    return Report(ban, [f"{ban['kind']} {ban['subject']} is banned {_until(ban['expires_at'])}."])
+
+
+def _unban(config: Config, args: argparse.Namespace) -> Report:
+    kind, name = args.subject
+    with writing(config.database_path) as cursor:
+        rows = cursor.execute("SELECT rowid, subject FROM bans WHERE kind = ?", (kind,)).fetchall()
+        lifted = [row for row, written in rows if _as_written(kind, written) == name]
+        cursor.executemany("DELETE FROM bans WHERE rowid = ?", [(row,) for row in lifted])
+    if not lifted:
+        raise CommandFailed(f"{kind} {name}: is not banned")
+    return Report({"kind": kind, "subject": name}, [f"{kind} {name} is not banned any more."])
+
+
+def _bans(config: Config, args: argparse.Namespace) -> Report:
+    with reading(config.database_path) as cursor:
+        bans = reports.ban_rows(cursor, time.time())
+    rows = [
+        [
+            ban["kind"],
+            ban["subject"],
+            _until(ban["expires_at"]),
+            ban["reason"],
+            ban["actor"],
+            moment(ban["created_at"]),
+        ]
+        for ban in bans
+    ]
+    columns = ("", "subject", "banned", "reason", "by", "since")
+    return Report({"bans": bans}, [table(columns, rows) if rows else "Nobody is banned."])
+
+
+class _Subject(argparse.Action):
+    """Makes ``(kind, subject)`` of one or two words, written as the proxies compare them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        assert isinstance(values, list)
+        if len(values) == 1:
+            kind, name = "player", values[0]
+            if _as_written("address", name) is not None:
+                raise argparse.ArgumentError(
+                    self, f"{name} is an address: say address {name}, or player {name}"
+                )
+        elif len(values) == 2 and values[0] in ("player", "address"):
+            kind, name = values
+        else:
+            raise argparse.ArgumentError(self, "must be a name, or player NAME, or address ADDRESS")
+        try:
+            subject = player_name(name) if kind == "player" else _network(name)
+        except (BadName, ValueError) as error:
+            raise argparse.ArgumentError(self, printable(str(error))) from None
+        setattr(namespace, self.dest, (kind, subject))
+
+
+def _network(text: str) -> str:
+    return str(orders.network_of(text)).removesuffix("/32").removesuffix("/128")
+
+
+def _as_written(kind: str, subject: object) -> str | None:
+    """A subject of the table as this command writes it, ``None`` when it is none."""
+    try:
+        return player_name(str(subject)) if kind == "player" else _network(str(subject).strip())
+    except (BadName, ValueError):
+        return None
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError("must be a number of seconds, more than 0")
+    return seconds
+
+
+def _reason(text: str) -> str:
+    if len(text) > REASON_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be at most {REASON_MAX} printable characters")
+    return text
+
+
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # without an entry in the table of users
+        return "unknown"
+
+
+def _until(expires_at: object) -> str:
+    return "for ever" if expires_at is None else f"until {moment(expires_at)}"

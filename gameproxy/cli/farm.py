@@ -1,0 +1,150 @@
+"""``gameproxy farm``: the game servers, and what is done with one."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from gameproxy.cli.asking import Answer, NoAnswer, living_proxies, order
+from gameproxy.cli.farm_database import reading, writing
+from gameproxy.cli.reporting import (
+    CommandFailed,
+    Report,
+    add_common_options,
+    command,
+    counts,
+    duration,
+    table,
+)
+from gameproxy.config import Config
+from gameproxy.farm import orders, reports
+
+if TYPE_CHECKING:
+    from gameproxy.cli.check import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``farm`` to the commands."""
+    parser = subparsers.add_parser(
+        "farm",
+        help="game servers and stats; farm start GAME, farm drain ID, farm stop ID",
+        description="Shows the game servers that are not closed, and the farm's sums; or does something with one.",
+    )
+    add_common_options(parser)
+    parser.set_defaults(run=command(_list))
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    for name, find, argument, what in (
+        ("list", _list, None, "show the game servers; so does farm alone"),
+        ("start", _start, "game", "have a running proxy start a game server"),
+        ("drain", _drain, "id", "let nobody else onto a game server"),
+        ("stop", _stop, "id", "have a running proxy end a game server that was started"),
+    ):
+        action = actions.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        if argument is not None:
+            action.add_argument(argument, metavar=argument.upper())
+        add_common_options(action)
+        action.set_defaults(run=command(find))
+
+
+def _list(config: Config, args: argparse.Namespace) -> Report:
+    now = time.time()
+    with reading(config.database_path) as cursor:
+        servers = reports.server_rows(cursor)
+        stats = reports.farm_stats(cursor)
+    columns = ("id", "game", "state", "relaying#", "reserved#", "of#", "so far#", "load#")
+    names = ("id", "game", "state", "connections", "reserved", "capacity", "connections_added")
+    rows = [
+        [
+            *(server[name] for name in (*names, "reported_load")),
+            f"{server['host'] or ''}:{server['port'] or ''}".strip(":"),
+            _heartbeat(server["heartbeat_at"], now),
+            server["pid"],
+        ]
+        for server in servers
+    ]
+    by_state = stats["servers"]
+    assert isinstance(by_state, dict)
+    page = [
+        table((*columns, "listens at", "heartbeat", "pid#"), rows)
+        if rows
+        else "There is no game server.",
+        "",
+        f"Game servers: {counts(by_state)}. Sessions: {stats['connections']} relaying"
+        f" ({stats['connections_added']} came, {stats['connections_removed']} went),"
+        f" {stats['reserved']} slots reserved.",
+    ]
+    return Report({"servers": servers, "farm": stats}, page)
+
+
+def _start(config: Config, args: argparse.Namespace) -> Report:
+    with reading(config.database_path) as cursor:
+        proxies = [row["id"] for row in living_proxies(cursor)]
+    answer = _order(config, proxies, ask="start", game=args.game)
+    if answer.error == "unknown_game":
+        raise CommandFailed(f"{args.game}: no running proxy starts game servers of this game")
+    if answer.error == "no_server":
+        raise CommandFailed(f"{args.game}: there are max_servers game servers already")
+    server = _done(answer)["server"]
+    return Report({"server": server}, [f"{server} is being started."])
+
+
+def _drain(config: Config, args: argparse.Namespace) -> Report:
+    with writing(config.database_path) as cursor:
+        state, _, _ = _look_up(cursor, args.id)
+        if state != "draining" and not orders.drain(cursor, args.id):
+            raise CommandFailed(f"{args.id}: is {state}: only one that is ready can be drained")
+    return Report(
+        {"server": args.id, "state": "draining"}, [f"{args.id} lets nobody else in from now on."]
+    )
+
+
+def _stop(config: Config, args: argparse.Namespace) -> Report:
+    with reading(config.database_path) as cursor:
+        _, origin, keeper = _look_up(cursor, args.id)
+        proxies = [row["id"] for row in living_proxies(cursor)]
+    if origin != "started":
+        raise CommandFailed(
+            f"{args.id}: was not started by a proxy, and has to be ended where it runs;"
+            " to let nobody else in: farm drain"
+        )
+    # Its process may be out of the sight of all proxies but the one that looks after it.
+    proxies.sort(key=lambda proxy: proxy != keeper)
+    if not _done(_order(config, proxies, ask="stop", server=args.id))["stopped"]:
+        raise CommandFailed(f"{args.id}: has ended already")
+    return Report(
+        {"server": args.id, "state": "draining"},
+        [f"{args.id} has been asked to end, and will be made to after its stop_grace."],
+    )
+
+
+def _look_up(cursor: sqlite3.Cursor, server: str) -> tuple[object, object, object]:
+    """A game server's state and origin, and the proxy that looks after it."""
+    row: tuple[object, object, object] | None = cursor.execute(
+        "SELECT state, origin, proxy FROM game_servers WHERE id = ?", (server,)
+    ).fetchone()
+    if row is None:
+        raise CommandFailed(f"{server}: there is no such game server")
+    if row[0] == "closed":
+        raise CommandFailed(f"{server}: has ended already")
+    return row
+
+
+def _order(config: Config, proxies: list[object], **request: object) -> Answer:
+    try:
+        return order(config.database_path, proxies, **request)
+    except NoAnswer as error:
+        raise CommandFailed(str(error)) from None
+
+
+def _done(answer: Answer) -> dict[str, object]:
+    if answer.answer is None:
+        raise CommandFailed(answer.message)
+    return answer.answer
+
+
+def _heartbeat(at: object, now: float) -> str:
+    if at is None:
+        return ""
+    return f"{duration(now - at)} ago" if isinstance(at, int | float) else "?"

@@ -1,0 +1,50 @@
+"""``gameproxy kick``: end sessions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gameproxy.cli.bans import BAN_USAGE, add_ban_options, add_subject, write_ban
+from gameproxy.cli.farm_database import writing
+from gameproxy.cli.reporting import CommandFailed, Report, add_common_options, command
+from gameproxy.config import Config
+from gameproxy.farm import orders, registry
+
+if TYPE_CHECKING:
+    from gameproxy.cli.check import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``kick`` to the commands."""
+    parser = subparsers.add_parser(
+        "kick",
+        usage=BAN_USAGE,
+        help="end the sessions of a player or an address",
+        description="Ends all sessions of a player or from an address, at all proxies, within a second; with --for,"
+        " bans them for so long too.",
+    )
+    add_subject(parser)
+    add_ban_options(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=command(_kick), usage_error=parser.error)
+
+
+def _kick(config: Config, args: argparse.Namespace) -> Report:
+    if args.reason is not None and args.seconds is None:
+        args.usage_error("--reason is that of the ban: it needs --for")
+    kind, name = args.subject
+    with writing(config.database_path) as cursor:
+        if kind == "player":
+            sessions = registry.kick(cursor, name)
+        else:
+            sessions = orders.kick_address(cursor, orders.network_of(name))
+        if args.seconds is not None:
+            write_ban(cursor, args.subject, args.seconds, args.reason)
+    if not sessions and args.seconds is None:
+        raise CommandFailed(f"{kind} {name}: has no session")
+    what = "1 session" if sessions == 1 else f"{sessions} sessions"
+    return Report(
+        {"kind": kind, "subject": name, "sessions": sessions},
+        [f"{kind} {name}: {what} will have ended within a second."],
+    )

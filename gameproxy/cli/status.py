@@ -1,0 +1,150 @@
+"""``gameproxy status``: how the farm and its running proxies stand."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+
+from gameproxy.cli.asking import STATUS_PATIENCE, Answer, NoAnswer, ask, living_proxies
+from gameproxy.cli.farm_database import reading
+from gameproxy.cli.reporting import Report, add_common_options, command, counts, duration, table
+from gameproxy.config import Config
+from gameproxy.farm import reports
+
+if TYPE_CHECKING:
+    from gameproxy.cli.check import Subparsers
+
+Counts = Mapping[str, int]
+_NO_RELAYS: Final = {"transport": 0, "epoll": 0, "sockmap": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStatus:
+    """What a running proxy says of itself.
+
+    :param sessions: how many it has.
+    """
+
+    sessions: int
+    by_state: Counts
+    by_relay: Counts
+    limits: Counts
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``status`` to the commands."""
+    parser = subparsers.add_parser(
+        "status",
+        help="the running proxies: sessions by state, relay, game; queue; limits",
+        description="Shows how the farm stands, as its database has it, and what its running proxies say.",
+    )
+    add_common_options(parser)
+    parser.set_defaults(run=command(_find))
+
+
+def _find(config: Config, args: argparse.Namespace) -> Report:
+    with reading(config.database_path) as cursor:
+        farm = reports.farm_stats(cursor)
+        waiting = reports.queue_length(cursor)
+        games = reports.game_rows(cursor)
+        rows = living_proxies(cursor)
+    answers = [_ask(config.database_path, row["id"]) for row in rows]
+    told = [answer for answer in answers if isinstance(answer, ProxyStatus)]
+    total = ProxyStatus(
+        sum(one.sessions for one in told),
+        _sum(one.by_state for one in told),
+        _NO_RELAYS | _sum(one.by_relay for one in told),
+        _sum(one.limits for one in told),
+    )
+    document = {
+        "sessions": {
+            "total": total.sessions,
+            "by_state": total.by_state,
+            "by_relay": total.by_relay,
+            "by_game": {str(row["game"]): row["sessions"] for row in games},
+        },
+        "queue": {"length": waiting},
+        "limits": total.limits,
+        "farm": farm,
+        "games": games,
+        "proxies": [
+            row
+            | (
+                {"answers": True, **asdict(answer)}
+                if isinstance(answer, ProxyStatus)
+                else {"answers": False, "trouble": answer}
+            )
+            for row, answer in zip(rows, answers, strict=True)
+        ],
+    }
+    page: list[str | Table] = [
+        f"Sessions: {total.sessions} ({counts(total.by_state)}), {waiting} waiting in the queue",
+        _games(games),
+        "",
+        _proxies(rows, answers) if rows else "No proxy runs.",
+    ]
+    return Report(document, page)
+
+
+def _games(games: Sequence[Mapping[str, object]]) -> Table:
+    columns = ("game", "sessions#", "waiting#", "servers#", "free slots#", "failed starts#")
+    names = ("game", "sessions", "waiting", "servers", "free", "failures")
+    return table(columns, ([row[name] for name in names] for row in games))
+
+
+def _proxies(rows: Sequence[Mapping[str, object]], answers: Sequence[ProxyStatus | str]) -> Table:
+    columns = ("proxy", "pid#", "sign of life", "sessions#", "at most#", "")
+    return table(
+        columns,
+        (
+            (row["id"], row["pid"], f"{_age(row['beat'])} ago", *_state(answer))
+            for row, answer in zip(rows, answers, strict=True)
+        ),
+    )
+
+
+def _state(answer: ProxyStatus | str) -> tuple[object, object, str]:
+    if isinstance(answer, str):
+        return "", "", answer
+    return answer.sessions, answer.limits.get("max_sessions"), counts(answer.by_state)
+
+
+def _age(at: object) -> str:
+    return duration(time.time() - at if isinstance(at, int | float) else at)
+
+
+def _ask(database: Path, proxy: object) -> ProxyStatus | str:
+    """What a proxy says, or why it says nothing."""
+    try:
+        return _read(ask(database, proxy, STATUS_PATIENCE, ask="status"))
+    except NoAnswer as error:
+        return str(error)
+
+
+def _read(answer: Answer) -> ProxyStatus:
+    match answer.answer:
+        case {
+            "sessions": {
+                "total": int(total),
+                "by_state": dict(by_state),
+                "by_relay": dict(by_relay),
+            },
+            "limits": dict(limits),
+        } if all(isinstance(n, int) for t in (by_state, by_relay, limits) for n in t.values()):
+            return ProxyStatus(total, by_state, by_relay, limits)
+    raise NoAnswer("gives no answer that makes sense")
+
+
+def _sum(parts: Iterable[Counts]) -> dict[str, int]:
+    """The sums, name by name; a name with the sum 0 stays."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, number in part.items():
+            total[name] = total.get(name, 0) + number
+    return total
