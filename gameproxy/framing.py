@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
-from typing import Final, overload
+from typing import overload
 
 from gameproxy.frame_format import FORMATS, FrameError, FrameFormat, bad_length
+from gameproxy.messages import OWN_FRAME_MAX, RESERVED_BELOW
 
 __all__ = [
     "FORMATS",
@@ -25,9 +26,6 @@ __all__ = [
     "Framer",
     "Verdict",
 ]
-
-GAME_TYPES_FROM: Final = 0x10
-"""Frames whose first byte is this or more are the game's; a :class:`FrameScanner` looks the others up."""
 
 
 class Framer:
@@ -156,14 +154,16 @@ class Control:
     body: bytes = field(repr=False)
 
 
-def _is_collected(first: int, verdicts: Mapping[int, Verdict]) -> bool:
+def _is_collected(first: int, length: int, verdicts: Mapping[int, Verdict]) -> bool:
     """Whether a frame of a reserved type is to be collected, and does not pass.
 
-    :raises FrameError: it may do neither.
+    :raises FrameError: it may do neither; or it is too long to be collected, which takes memory.
     """
     verdict = verdicts.get(first)
     if verdict is None:
         raise FrameError(f"a frame of type 0x{first:02x}, which may not come here")
+    if verdict is Verdict.COLLECT and length > OWN_FRAME_MAX:
+        raise bad_length(length, OWN_FRAME_MAX)
     return verdict is Verdict.COLLECT
 
 
@@ -171,7 +171,8 @@ class FrameScanner:
     """Watches a stream that is relayed, and says which of its bytes may pass.
 
     Bytes pass as they come; only an incomplete header is kept back, with the body's first byte when that is looked
-    at. The scan stops at a bad frame, of which nothing passes, and after a frame that is to be collected.
+    at. The scan stops at a bad frame, of which nothing passes, and after a frame that is to be collected: one of more
+    than 4096 bytes is a bad frame.
 
     :param verdicts: what to do with frames by their first byte, when that is below 0x10; those not named are bad
         frames. Frames of other types and empty ones pass. ``None``: types are never looked at, all frames pass. The
@@ -248,7 +249,7 @@ class FrameScanner:
                     if body_at == size:
                         break
                     first = data[body_at]
-                    if first < GAME_TYPES_FROM and _is_collected(first, verdicts):
+                    if first < RESERVED_BELOW and _is_collected(first, length, verdicts):
                         self._missing = length
                         self._collect(data, body_at)
                         break

@@ -91,7 +91,9 @@ class Refusal(Exception):
         super().__init__(reason, message)
         self.reason = reason
         self.message = ADVICE[reason] if message is None else message
-        self.retry_after = retry_after if retry_after is not None and isfinite(retry_after) else None
+        self.retry_after = (
+            retry_after if retry_after is not None and isfinite(retry_after) else None
+        )
         self.detail = detail
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ class ServerSide(Attempt):
         scanner = FrameScanner(self._dialling.format, self._dialling.dialect.server_verdicts)
         early = scanner.scan(self._framer.take_rest())
         # Idle sessions are many, and need no more than this.
-        del self._framer, self._handshake, self._introduction, self._connecting
+        del self._framer, self._handshake, self._introduction
         return Side(self._wire, scanner, early)
 
     # What the wire calls

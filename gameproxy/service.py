@@ -200,7 +200,7 @@ class GameProxy(Service):
         if self._control is not None:
             self._control.close()
         await self.farm.stop()
-        self._hashing.stop()
+        await self._hashing.stop()
 
     async def _drain(self) -> None:
         """Wait until there are no sessions; end them when the grace is over."""
@@ -227,6 +227,9 @@ class GameProxy(Service):
         self.log.warn("{count} sessions are left when draining ends.", count=len(self.sessions))
 
     def _not_started(self, failure: Failure) -> None:
+        if self.running:  # on: nobody can be served without a farm
+            for port in self.ports:
+                maybeDeferred(port.stopListening).addErrback(self._log_failure)
         cause = failure.value
         self.started.errback(cause.subFailure if isinstance(cause, FirstError) else failure)
 

@@ -177,12 +177,16 @@ class SessionSteps:
     def refuse(self, refusal: Refusal, attempt: Attempt | None = None) -> None:
         """End without having relayed, telling the client why."""
         self._detail = refusal.detail or self._detail
-        self._client.refuse(refusal)
+        try:
+            self._client.refuse(refusal)
+        except Exception:
+            self._log_failure(Failure())
+            self._try(self._client.leave)
         self._conclude(refusal.reason, refusal.message, attempt)
 
     def leave(self, attempt: Attempt | None = None) -> None:
         """End without having relayed, because the client has gone."""
-        self._client.leave()
+        self._try(self._client.leave)
         reason = CloseReason.CLIENT_LOST
         self._conclude(reason, ADVICE[reason], attempt)
 

@@ -33,7 +33,7 @@ class FakeTransport:
     :ivar reading: whether the protocol wants to be given what comes.
     :ivar stream_ended: whether the peer has received the end of the stream.
     :ivar how: ``None`` while the connection stands; else ``done``, ``aborted`` or ``lost``.
-    :ivar no_delay: what was set.
+    :ivar no_delay: what was set; so is ``keep_alive``.
     """
 
     disconnecting = False
@@ -45,6 +45,7 @@ class FakeTransport:
         self.stream_ended = False
         self.how: str | None = None
         self.no_delay = False
+        self.keep_alive = False
         self.producer: IPushProducer | None = None
         self._producer_paused = False
         self._ends_stream = False
@@ -150,10 +151,10 @@ class FakeTransport:
         self.no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
-        return False
+        return self.keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        raise NotImplementedError
+        self.keep_alive = enabled
 
     # IConsumer
 

@@ -9,7 +9,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,7 +36,7 @@ class HashingThreads:
     :param threads: how many at most; they are made when needed.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int = 2) -> None:
+    def __init__(self, reactor: IReactorThreads, threads: int = 2) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=threads, name="passwords")
         self._stopping = False
@@ -45,10 +45,13 @@ class HashingThreads:
         """Accept work. The program calls it once, when it starts."""
         self._pool.start()
 
-    def stop(self) -> None:
-        """End the threads. Blocks until what they are busy with is done; what waits for them fails."""
+    def stop(self) -> Deferred[None]:
+        """End the threads; what waits for them fails.
+
+        :return: fires when what they are busy with is done.
+        """
         self._stopping = True
-        self._pool.stop()
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._pool.stop)
 
     def run(self, work: Callable[[], T]) -> Deferred[T]:
         """Run ``work`` in one of the threads (a :data:`RunInThread`)."""

@@ -20,7 +20,7 @@ def threads() -> Iterator[HashingThreads]:
     pool = HashingThreads(reactor)
     pool.start()
     yield pool
-    pool.stop()
+    pytest_twisted.blockon(pool.stop())
 
 
 @pytest_twisted.inlineCallbacks
@@ -55,18 +55,19 @@ def test_stop() -> Iterator[Deferred[object]]:
     """At the end the work under way is finished; what still waits is not begun, and fails."""
     threads = HashingThreads(reactor)
     threads.start()
-    started, go_on = threading.Event(), threading.Event()
+    started, go_on = threading.Semaphore(0), threading.Event()
 
     def work() -> str:
-        started.set()
+        started.release()
         assert go_on.wait(5)
         return "done"
 
     busy = [threads.run(work) for _ in range(2)]
     waiting = threads.run(lambda: "begun")
-    assert started.wait(5)
-    threading.Timer(0.05, go_on.set).start()
-    threads.stop()
+    assert all(started.acquire(timeout=5) for _ in busy)
+    stopped = threads.stop()
+    assert not stopped.called, "it must not hold up the reactor"
+    go_on.set()
     assert (yield gatherResults(busy)) == ["done", "done"]
     with pytest.raises(Refusal) as refusal:
         yield waiting

@@ -50,3 +50,9 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(str(refusal), "queue_full: Later.")
         self.assertEqual(refusal.retry_after, 5.0)
         self.assertIs(refusal.reason, CloseReason.QUEUE_FULL)
+
+    def test_retry_after_is_a_time(self) -> None:
+        """What is no number of seconds is no advice: JSON could not say it."""
+        for wrong in (float("inf"), float("nan"), None):
+            self.assertIsNone(Refusal(CloseReason.INTERNAL, retry_after=wrong).retry_after)
+        self.assertEqual(Refusal(CloseReason.INTERNAL, retry_after=0.5).retry_after, 0.5)

@@ -386,6 +386,20 @@ class StartTest(ServiceTestCase):
         self.settle()
         self.failureResultOf(proxy.started, StoreUnavailable)
 
+    def test_no_farm_no_listening(self) -> None:
+        """Without a farm nobody can be served, so nobody may connect."""
+        port = Port()
+        listening: Deferred[IListeningPort] = Deferred()
+        listening.callback(port)  # type: ignore[arg-type]  # as much of a port as is needed
+        proxy = self.proxy(
+            self.config(proxy=ProxyConfig(database="sqlite:///no/farm.db")),
+            endpoints=[Endpoint(listening)],
+        )
+        proxy.startService()
+        self.settle()
+        self.failureResultOf(proxy.started, StoreUnavailable)
+        self.assertTrue(port.closed)
+
     def test_descriptors(self) -> None:
         """More sessions than the system has descriptors for are refused, with what to do."""
         proxy = self.proxy(self.config(proxy=ProxyConfig(max_sessions=1_000_000)))

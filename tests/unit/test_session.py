@@ -6,7 +6,7 @@ import doctest
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -550,6 +550,29 @@ class BreakingTest(SynchronousTestCase):
         stage.disconnect()
         self.assertEqual(stage.record.reason, CloseReason.KICKED)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_client(self) -> None:
+        """A client that cannot be told why is let go all the same."""
+
+        def raises(*arguments: object) -> None:
+            raise ZeroDivisionError
+
+        stage = Stage("selecting")
+        stage.client.refuse = raises  # type: ignore[method-assign]  # broken so
+        stage.inputs.end(IDLE)
+        self.assertEqual(stage.client.told, ["end"])
+        stage.disconnect()
+        self.assertEqual(stage.record.reason, CloseReason.IDLE)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_checker_that_gives_up(self) -> None:
+        """A checker whose own work was cancelled ends the session, which would wait for it for ever."""
+        stage = Stage("authenticating")
+        stage.around.authenticator.refusal = CancelledError()
+        stage.around.authenticator.answer()
+        self.assertEqual(stage.client.told, ["internal"])
+        stage.disconnect()
+        self.assertEqual(stage.record.reason, CloseReason.INTERNAL)
 
     def test_stand_ins(self) -> None:
         """Of what could not be made nothing can be handed over or started."""
