@@ -31,12 +31,14 @@ class FakeProcesses:
     """A process table that a test writes.
 
     :ivar running: pid to start time.
-    :ivar signals: what was sent: pid, signal, whether to the group.
+    :ivar orphans: pids of ended processes whose groups have members.
+    :ivar signals: what was sent to groups: pid, signal.
     """
 
     def __init__(self) -> None:
         self.running: dict[int, str] = {}
-        self.signals: list[tuple[int, int, bool]] = []
+        self.orphans: set[int] = set()
+        self.signals: list[tuple[int, int]] = []
         self.current = 1
 
     def seen_by(self, pid: int) -> FakeProcesses:
@@ -55,9 +57,12 @@ class FakeProcesses:
     def is_gone(self, process: ProcessName) -> bool:
         return process.place == "here" and self.running.get(process.pid) != process.started
 
-    def signal(self, process: ProcessName, number: int, group: bool = False) -> None:
-        if not self.is_gone(process):
-            self.signals.append((process.pid, number, group))
+    def signal(self, process: ProcessName, number: int) -> bool:
+        if self.is_gone(process) and process.pid not in self.orphans:
+            return False
+        if number:
+            self.signals.append((process.pid, number))
+        return True
 
 
 class FakeStarter:

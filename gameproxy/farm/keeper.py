@@ -102,6 +102,9 @@ class ServerKeeper:
         self._heartbeats = Standstill()
         self._idle = Standstill()
         self._kills: dict[str, IDelayedCall] = {}
+        self._seen: dict[str, ProcessName] = {}
+        """The processes of servers that this proxy knows to have run: of those that it never saw running another may
+        have the pid since."""
         self.mine: Sequence[StartedServer] = ()
         """The servers that this proxy looks after, as last seen."""
         self._warm: dict[str, int] = {}
@@ -116,6 +119,7 @@ class ServerKeeper:
             )
             self._ended(server, game.name)
             return
+        self._seen[server] = process
         self._log.info(
             "game server {server} starts as process {pid}", server=server, pid=process.pid
         )
@@ -142,6 +146,9 @@ class ServerKeeper:
                 self._warm[server.game] = self._warm.get(server.game, 0) + 1
         mine = [server for server in servers if server.proxy == self.proxy]
         self.mine = mine
+        living = {server.id for server in servers}
+        self._seen = {name: process for name, process in self._seen.items() if name in living}
+        self._seen |= {s.id: s.process for s in mine if s.process is not None and not s.gone}
         stood = self._heartbeats.observe({s.id: s.heartbeat_at for s in mine}, elapsed)
         idle = self._idle.observe(
             {s.id: (s.taken == 0, s.connections_added) for s in mine}, elapsed
@@ -234,7 +241,7 @@ class ServerKeeper:
     def _stop(self, server: StartedServer | None) -> bool:
         if server is None:
             return False
-        process = server.process
+        process = server.process or self._seen.get(server.id)
         if process is None:
             # Nobody knows its process, if there is one.
             self._ended(server.id, server.game)
@@ -249,12 +256,10 @@ class ServerKeeper:
     def _kill(self, server: str, process: ProcessName) -> None:
         del self._kills[server]
         self._log.warn("game server {server} did not stop when asked: killing it", server=server)
-        self._processes.signal(process, signal.SIGKILL, group=True)
+        self._processes.signal(process, signal.SIGKILL)
 
     def _ended(self, server: str, game: str) -> None:
-        kill = self._kills.pop(server, None)
-        if kill is not None:
-            kill.cancel()
+        self._end_group(server)
         self._starter.clean_up(server)
         now, chance = self._reactor.seconds(), self._chance()
         done = self._must(
@@ -262,6 +267,17 @@ class ServerKeeper:
             "closing a game server",
         )
         done.addCallback(lambda _: self._on_change(game))
+
+    def _end_group(self, server: str) -> None:
+        """What is left of its process group has what remains of its grace when it was asked to stop, else none."""
+        process = self._seen.pop(server, None)
+        kill = self._kills.get(server)
+        if kill is None:
+            if process is not None:
+                self._processes.signal(process, signal.SIGKILL)
+        elif process is None or not self._processes.signal(process, 0):
+            kill.cancel()
+            del self._kills[server]
 
     def _chance(self) -> float:
         return int.from_bytes(self._entropy(2), "big") / 2**16

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+_UNKNOWN: Final = "unknown"
+_ENDED: Final = ("Z", "X")
+"""The states of a process that has ended and was not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,11 @@ class Processes(Protocol):
         """Whether it certainly has ended; of one in another place nothing is known."""
         ...
 
-    def signal(self, process: ProcessName, number: int, group: bool = False) -> None:
-        """Send a signal to it, or to its whole process group. Nothing happens when it has ended."""
+    def signal(self, process: ProcessName, number: int) -> bool:
+        """Send a signal to its process group, what is left of that too when it has ended itself; 0 only looks.
+
+        :return: whether it reached anybody.
+        """
         ...
 
 
@@ -48,51 +56,81 @@ class LinuxProcesses:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        boot = _read(proc / "sys/kernel/random/boot_id") or "unknown"
+        boot = _read(proc / "sys/kernel/random/boot_id") or _UNKNOWN
         try:
             namespace = str((proc / "self/ns/pid").readlink())
         except OSError:
-            namespace = "unknown"
+            namespace = _UNKNOWN
         self._place = f"{boot.strip()} {namespace}"
 
     def me(self) -> ProcessName:
         return self.name(os.getpid())
 
     def name(self, pid: int) -> ProcessName:
-        return ProcessName(pid, self._started(pid), self._place)
+        return ProcessName(pid, self._stat(pid)[1], self._place)
 
     def is_gone(self, process: ProcessName) -> bool:
-        if process.place == self._place:
-            return process.started is None or self._started(process.pid) != process.started
-        # Another pid namespace hides a process; another boot has ended it.
-        return process.place.split(" ")[0] != self._place.split(" ")[0]
+        if _UNKNOWN in (*process.place.split(" "), *self._place.split(" ")):
+            return False
+        if process.place != self._place:
+            # Another pid namespace hides a process; another boot has ended it.
+            return process.place.split(" ")[0] != self._place.split(" ")[0]
+        state, started = self._stat(process.pid)
+        if started is None:
+            # It has ended, or /proc does not show it to everybody.
+            return not _has_process(process.pid)
+        return process.started is not None and (state in _ENDED or started != process.started)
 
-    def signal(self, process: ProcessName, number: int, group: bool = False) -> None:
+    def signal(self, process: ProcessName, number: int) -> bool:
+        if process.started is None or process.place != self._place:
+            return False
         try:
             handle = os.pidfd_open(process.pid)
-        except OSError:
-            return
+        except (OSError, OverflowError):
+            # While a group has members no new process gets its number; so if nobody has it, the group is still its.
+            return not _has_process(process.pid) and _signal_group(process.pid, number)
         try:
             # The handle is of whatever has the pid now; if it is the right one it stays the right one.
-            if process.started is None or self.name(process.pid) != process:
-                return
-            if group and os.getpgid(process.pid) == process.pid:
-                os.killpg(process.pid, number)
-            else:
-                signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            return
+            if self.name(process.pid) != process:
+                return False
+            if os.getpgid(process.pid) == process.pid:
+                return _signal_group(process.pid, number)
+            signal.pidfd_send_signal(handle, number)
+        except OSError:
+            return False
         finally:
             os.close(handle)
+        return True
 
-    def _started(self, pid: int) -> str | None:
-        """Field 22 of ``/proc/PID/stat`` (proc(5)); ``None`` of what has ended, a zombie too."""
+    def _stat(self, pid: int) -> tuple[str, str] | tuple[None, None]:
+        """Fields 3, state, and 22, start time, of ``/proc/PID/stat`` (proc(5)); ``None`` where it cannot be read."""
         text = _read(self._proc / str(pid) / "stat")
         if text is None:
-            return None
+            return None, None
         # The second field, the name in parentheses, may hold anything.
         fields = text.rpartition(")")[2].split()
-        return None if fields[0] in ("Z", "X") else fields[19]
+        return fields[0], fields[19]
+
+
+def _has_process(pid: int) -> bool:
+    """Whether a process may have that pid."""
+    try:
+        os.close(os.pidfd_open(pid))
+    except (OverflowError, TypeError):
+        return False  # somebody edited it to what is no pid
+    except OSError as error:
+        return error.errno not in (errno.ESRCH, errno.EINVAL)
+    return True
+
+
+def _signal_group(group: int, number: int) -> bool:
+    if group <= 1:
+        return False
+    try:
+        os.killpg(group, number)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _read(path: Path) -> str | None:

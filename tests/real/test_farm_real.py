@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,19 +199,20 @@ async def test_killed_with_its_children(place: Place) -> None:
     await place.until(lambda: place.sql("SELECT state FROM game_servers") == [("closed",)])
 
     def group_is_gone() -> bool:
-        stats = [path.read_text().split() for path in _stats()]
+        stats = [text.split() for text in _stats()]
         return not any(fields[4] == str(pid) and fields[2] != "Z" for fields in stats)
 
     await place.until(group_is_gone)
     await farm.stop()
 
 
-def _stats() -> list[Path]:
-    return [
-        path / "stat"
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and (path / "stat").exists()
-    ]
+def _stats() -> list[str]:
+    texts = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Others end meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            texts.append(path.read_text())
+    return texts
 
 
 @pytest_twisted.ensureDeferred

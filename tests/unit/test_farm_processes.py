@@ -38,21 +38,44 @@ class ProcessesTests(SynchronousTestCase):
         self.assertIsNone(self.child.poll())
 
     def test_signal(self) -> None:
-        """The process itself gets it."""
-        self.processes.signal(self.name, signal.SIGTERM)
+        """The process gets it; when it and all of its group have ended nobody does."""
+        self.assertTrue(self.processes.signal(self.name, signal.SIGTERM))
         self.assertEqual(self.child.wait(10), -signal.SIGTERM)
-        self.processes.signal(self.name, signal.SIGTERM)
+        self.assertFalse(self.processes.signal(self.name, signal.SIGTERM))
 
     def test_group(self) -> None:
-        """The process group of one that leads its own gets it."""
-        self.processes.signal(self.name, signal.SIGKILL, group=True)
-        self.assertEqual(self.child.wait(10), -signal.SIGKILL)
+        """All processes of its group get it, as those that a shell started; also when it has ended itself."""
+        for ended in (False, True):
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", "sleep 60; true"],
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+            )
+            self.addCleanup(shell.kill)
+            name = self.processes.name(shell.pid)
+            while not Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text():
+                self.assertIsNone(shell.poll())
+            if ended:
+                shell.kill()
+                shell.wait(10)
+                self.assertTrue(self.processes.is_gone(name))
+                self.assertTrue(self.processes.signal(name, 0))
+            self.assertTrue(self.processes.signal(name, signal.SIGKILL))
+            # The output ends when the last of them has.
+            self.assertEqual(shell.communicate(timeout=10)[0], b"")
+
+    def test_no_process(self) -> None:
+        """What somebody wrote in place of a pid reaches nobody."""
+        for pid in (-1, 0, 1, 2**40):
+            nonsense = replace(self.name, pid=pid)
+            self.assertTrue(self.processes.is_gone(nonsense))
+            self.assertFalse(self.processes.signal(nonsense, 0))
 
     def test_group_of_others(self) -> None:
         """One in a group that it does not lead gets it alone: the group may be ours."""
         child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
         self.addCleanup(child.kill)
-        self.processes.signal(self.processes.name(child.pid), signal.SIGKILL, group=True)
+        self.processes.signal(self.processes.name(child.pid), signal.SIGKILL)
         self.assertEqual(child.wait(10), -signal.SIGKILL)
 
     def test_zombie(self) -> None:
@@ -60,7 +83,7 @@ class ProcessesTests(SynchronousTestCase):
         self.child.kill()
         while not self.processes.is_gone(self.name):
             self.assertIsNotNone(self.name.started)
-        self.assertIsNone(self.processes.name(self.child.pid).started)
+        self.assertEqual(self.processes.name(self.child.pid), self.name)
 
     def test_other_places(self) -> None:
         """Of another pid namespace nothing is known; another boot has ended all that was there before."""
@@ -71,7 +94,25 @@ class ProcessesTests(SynchronousTestCase):
         self.assertTrue(self.processes.is_gone(replace(self.name, place=f"other {namespace}")))
 
     def test_without_proc(self) -> None:
-        """Where /proc cannot be read no process can be told from another, and none gets a signal."""
+        """Where /proc cannot be read no process can be told from another: none is gone, none gets a signal."""
         processes = LinuxProcesses(Path(self.mktemp()))
-        processes.signal(replace(self.name, place=processes.me().place), signal.SIGKILL)
+        here = processes.me().place
+        for name in (self.name, replace(self.name, place=here), processes.name(self.child.pid)):
+            processes.signal(name, signal.SIGKILL)
+            self.assertFalse(processes.is_gone(name))
+        self.assertFalse(self.processes.is_gone(replace(self.name, place=here)))
         self.assertIsNone(self.child.poll())
+
+    def test_hidden(self) -> None:
+        """A process of another user, which /proc may hide, is gone only when there is none with its pid."""
+        proc = Path(self.mktemp())
+        for name in ("sys/kernel/random", "self/ns"):
+            (proc / name).mkdir(parents=True)
+        (proc / "sys/kernel/random/boot_id").write_text("boot")
+        (proc / "self/ns/pid").symlink_to("namespace")
+        processes = LinuxProcesses(proc)
+        hidden = replace(self.name, place=processes.me().place)
+        self.assertFalse(processes.is_gone(hidden))
+        self.child.kill()
+        self.child.wait(10)
+        self.assertTrue(processes.is_gone(hidden))

@@ -423,9 +423,9 @@ class StartingTests(SynchronousTestCase):
         world.reactor.pass_time(4.0, 0.05)
         self.assertEqual(client.reason, "start_failed")
         pid = world.starter.pids[world.starter.started[0]]
-        self.assertEqual(world.processes.signals, [(pid, 15, False)])
+        self.assertEqual(world.processes.signals, [(pid, 15)])
         world.reactor.pass_time(2.0, 0.05)
-        self.assertEqual(world.processes.signals[1:], [(pid, 9, True)])
+        self.assertEqual(world.processes.signals[1:], [(pid, 9)])
         world.ready(world.starter.started[0])
         self.assertEqual(world.sql("SELECT state FROM game_servers"), [("draining",)])
         world.starter.end(world.starter.started[0])

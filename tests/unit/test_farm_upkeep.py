@@ -156,7 +156,7 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual((self.state(world, server), world.processes.signals), ("ready", []))
         world.reactor.pass_time(8.0, 0.25)
         self.assertEqual(
-            (self.state(world, server), world.processes.signals), ("draining", [(pid, 15, False)])
+            (self.state(world, server), world.processes.signals), ("draining", [(pid, 15)])
         )
         world.starter.end(server)
         world.reactor.pass_time(6.0, 0.25)
@@ -194,10 +194,57 @@ class UpkeepTests(SynchronousTestCase):
         for name in (server, "nobody"):
             farm.stop_server(name).addCallback(done.append)
         world.reactor.pass_time(2.9, 0.1)
-        self.assertEqual((done, world.processes.signals), ([True, False], [(pid, 15, False)]))
+        self.assertEqual((done, world.processes.signals), ([True, False], [(pid, 15)]))
         self.assertEqual(self.state(world, server), "draining")
         world.reactor.pass_time(0.2, 0.1)
-        self.assertEqual(world.processes.signals[1:], [(pid, 9, True)])
+        self.assertEqual(world.processes.signals[1:], [(pid, 9)])
+
+    def test_what_a_crashed_server_leaves(self) -> None:
+        """When a server's process has ended by itself, what is left of its process group is killed at once."""
+        world, _, server = self.with_server()
+        pid = world.starter.pids[server]
+        world.processes.orphans.add(pid)
+        world.starter.end(server)
+        world.reactor.settle()
+        self.assertEqual(
+            (self.state(world, server), world.processes.signals), ("closed", [(pid, 9)])
+        )
+
+    def test_what_a_stopping_server_leaves(self) -> None:
+        """When the first process of a stopping server has ended, the others have the rest of its grace."""
+        world, farm, server = self.with_server(stop_grace=3.0)
+        pid = world.starter.pids[server]
+        farm.stop_server(server)
+        world.reactor.pass_time(1.0, 0.1)
+        world.processes.orphans.add(pid)
+        world.starter.end(server)
+        world.reactor.pass_time(1.9, 0.1)
+        self.assertEqual(
+            (self.state(world, server), world.processes.signals), ("closed", [(pid, 15)])
+        )
+        world.reactor.pass_time(0.2, 0.1)
+        self.assertEqual(world.processes.signals, [(pid, 15), (pid, 9)])
+
+    def test_what_an_adopted_server_leaves(self) -> None:
+        """A proxy that took a server over kills what it leaves if it saw it running, not what has its pid later."""
+        world, farm, server = self.with_server()
+        pid = world.starter.pids[server]
+        world.processes.orphans.add(pid)
+        for seen in (False, True):
+            farm.stop()
+            world.reactor.settle()
+            if seen:
+                world.processes.running[pid] = f"start of {server}"
+                world.sql("UPDATE game_servers SET state = 'ready'")
+                farm = world.proxy()
+                world.reactor.pass_time(1.0, 0.25)
+                del world.processes.running[pid]
+            else:
+                del world.processes.running[pid]
+                farm = world.proxy()
+            world.reactor.pass_time(1.0, 0.25)
+            self.assertEqual(self.state(world, server), "closed")
+            self.assertEqual(world.processes.signals, [(pid, 9)] if seen else [])
 
     def test_start_and_drain_server(self) -> None:
         """Operators start servers up to max_servers, and drain them."""
@@ -374,7 +421,7 @@ class UpkeepTests(SynchronousTestCase):
             world.reactor.pass_time(5.0, 0.5)
             world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
         self.assertEqual(self.state(world, server), "draining")
-        self.assertEqual([number for _, number, _ in world.processes.signals[:2]], [15, 9])
+        self.assertEqual([number for _, number in world.processes.signals[:2]], [15, 9])
 
     def test_operators(self) -> None:
         """Operators see bans, lift them, and kick players wherever they are."""
