@@ -1,0 +1,49 @@
+"""Crowds at several proxies, in full: what tests/real/test_farm_crowds.py has in short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from tests.real import crowd_scenes
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_at_once(tmp_path: Path) -> None:
+    """A thousand clients at three proxies: each gets in once, on the 63 game servers that this needs."""
+    await crowd_scenes.fill(tmp_path, 1000, 3)
+
+
+@pytest.mark.parametrize("proxies", [1, 2, 3])
+@pytest_twisted.ensureDeferred
+async def test_leaving_in_every_phase(tmp_path: Path, proxies: int) -> None:
+    """300 places with a hundred visits each, every fifth for good: no slot is lost, none is there twice."""
+    await crowd_scenes.churn(tmp_path, 300, 100, proxies)
+
+
+@pytest_twisted.ensureDeferred
+async def test_admitted_in_order_of_arrival(tmp_path: Path) -> None:
+    """A long queue at two proxies is served in its order, one by one."""
+    await crowd_scenes.in_order(tmp_path, 150)
+
+
+@pytest_twisted.ensureDeferred
+async def test_failing_starts_back_off(tmp_path: Path) -> None:
+    """Starts that fail, time and again: the next one comes after 1, 2, 4, 8 and 16 seconds, and not sooner."""
+    await crowd_scenes.back_off(tmp_path, 4)
+
+
+@pytest_twisted.ensureDeferred
+async def test_not_stopped_under_a_player(tmp_path: Path) -> None:
+    """Time and again a client takes its slot in the moment in which the game server is about to be stopped."""
+    await crowd_scenes.nearly_stopped(tmp_path, 8)
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_times_the_same_player(tmp_path: Path) -> None:
+    """A player who comes a hundred times at once has one session at the end."""
+    await crowd_scenes.replaced(tmp_path, 100)
