@@ -21,6 +21,8 @@ from gameproxy.interfaces import Entropy
 
 HEARTBEAT_LIFE: Final = 15.0
 """Seconds for which a heartbeat may stand still before its game server is lost."""
+LOST_LIFE: Final = 60.0
+"""Seconds for which a heartbeat may stand still before a game server without sessions is ended, to be replaced."""
 UNSEEN_LIFE: Final = 300.0
 """Seconds after which a lost game server whose process cannot be looked up from here counts as ended."""
 STOP_GRACE: Final = 30.0
@@ -161,7 +163,7 @@ class ServerKeeper:
             else:
                 self._inspect_heartbeat(server, stood[server.id])
                 if server.taken == 0:
-                    self._inspect_idle(server, idle[server.id])
+                    self._inspect_idle(server, idle[server.id], stood[server.id])
 
     def count_warm(self, game: str) -> int:
         """How many servers of a game were ready or starting when last seen, at all proxies."""
@@ -204,26 +206,31 @@ class ServerKeeper:
         elif server.state == "lost" and server.id in self._heartbeats.moved:
             self._log.info("game server {server} is back", server=server.id)
             self._set_state(server, "lost", "ready")
-        elif server.state == "lost" and stood >= UNSEEN_LIFE and self._is_unseen(server):
+        elif server.state != "ready" and stood >= UNSEEN_LIFE and self._is_unseen(server):
             self._ended(server.id, server.game)
 
     def _is_unseen(self, server: StartedServer) -> bool:
         """Whether its process cannot be looked up from here, as after the restart of a container."""
-        return server.process is not None and server.process.place != self._processes.me().place
+        process = server.process
+        return process is not None and (
+            process.started is None or process.place != self._processes.me().place
+        )
 
     def _set_state(self, server: StartedServer, old: str, new: str) -> None:
         done = self._store.write(lambda cursor: registry.set_state(cursor, server.id, old, new))
         done.addCallbacks(lambda _: self._on_change(server.game), told_by_store)
 
-    def _inspect_idle(self, server: StartedServer, idle: float) -> None:
+    def _inspect_idle(self, server: StartedServer, idle: float, stood: float) -> None:
         game = self.games.get(server.game)
-        if idle < (game.stop_when_idle if game is not None else IDLE) or server.id in self._kills:
+        hangs = server.state == "lost" and stood >= LOST_LIFE and not self._is_unseen(server)
+        patience = game.stop_when_idle if game is not None else IDLE
+        if not (hangs or idle >= patience) or server.id in self._kills:
             return
         min_ready = game.min_ready if game is not None else 0
 
         def retired(done: bool) -> None:
             if done:
-                self._log.info("game server {server} is idle and stops", server=server.id)
+                self._log.info("game server {server} is idle or hangs, and stops", server=server.id)
                 self._stop(server)
 
         done = self._store.write(

@@ -300,10 +300,10 @@ def set_state(cursor: sqlite3.Cursor, server: str, old: str, new: str) -> bool:
 
 
 def retire_server(cursor: sqlite3.Cursor, server: str, game: str, min_ready: int) -> bool:
-    """Set an idle server draining, unless somebody has taken a slot or it has to be kept warm."""
+    """Set an idle server draining, unless somebody has taken a slot or it is ready and has to be kept warm."""
     cursor.execute(
         "UPDATE game_servers SET state = 'draining' WHERE id = ? AND taken = 0 AND ("
-        "state = 'draining' OR state = 'ready' AND ? < (SELECT count(*) FROM game_servers "
+        "state IN ('draining', 'lost') OR state = 'ready' AND ? < (SELECT count(*) FROM game_servers "
         "WHERE game = ? AND state = 'ready' AND origin = 'started'))",
         (server, min_ready, game),
     )

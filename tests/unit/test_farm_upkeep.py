@@ -162,6 +162,28 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((self.state(world, server), len(world.processes.signals)), ("closed", 1))
 
+    def test_a_server_that_hangs_is_replaced(self) -> None:
+        """A lost server that nobody is on is ended after a minute, and holds no place among max_servers for ever."""
+        world, farm, server = self.with_server(max_servers=1, stop_grace=5.0, min_ready=1)
+        pid = world.starter.pids[server]
+        client = world.client(farm)
+        world.reactor.pass_time(80.0, 0.25)
+        self.assertEqual((self.state(world, server), world.processes.signals), ("lost", []))
+        farm.release(client.session)
+        world.reactor.pass_time(7.0, 0.25)
+        self.assertEqual(world.processes.signals, [(pid, 15), (pid, 9)])
+        world.starter.end(server)
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual((self.state(world, server), len(world.starter.started)), ("closed", 2))
+
+    def test_a_lost_server_has_a_minute(self) -> None:
+        """However long it was idle before: a heartbeat within a minute keeps a lost server."""
+        world, _, server = self.with_server(stop_when_idle=1000.0)
+        for beat in range(4):
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+            world.reactor.pass_time(55.0, 0.25)
+            self.assertEqual((self.state(world, server), world.processes.signals), ("lost", []))
+
     def test_taken_servers_never_stop(self) -> None:
         """A slot that is only reserved keeps a server too."""
         world, farm, server = self.with_server(stop_when_idle=2.0)
@@ -290,8 +312,9 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.state(world, "chess-x"), "closed")
 
     def test_server_that_only_says_nothing(self) -> None:
-        """A lost server whose process is there may come back, however late."""
-        world, _, server = self.with_server(stop_when_idle=10_000.0)
+        """A lost server whose process is there, and sessions on it, may come back, however late."""
+        world, farm, server = self.with_server(stop_when_idle=10_000.0)
+        world.client(farm)
         world.reactor.pass_time(400.0, 0.75)
         self.assertEqual(self.state(world, server), "lost")
 
