@@ -163,7 +163,9 @@ class _Subject(argparse.Action):
 
 
 def _network(text: str) -> str:
-    return str(orders.network_of(text)).removesuffix("/32").removesuffix("/128")
+    network = orders.network_of(text)
+    whole = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if whole else network)
 
 
 def _as_written(kind: str, subject: object) -> str | None:

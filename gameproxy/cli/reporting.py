@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -103,9 +103,10 @@ def moment(value: object) -> str:
         return "?"
 
 
-def counts(values: Mapping[str, object]) -> str:
+def counts(values: Mapping[Any, object]) -> str:
     """Counts for people: ``8 relaying, 2 selecting``; ``none`` for none."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(values.items())) or "none"
+    found = sorted(values.items(), key=lambda item: str(item[0]))
+    return ", ".join(f"{count} {name}" for name, count in found) or "none"
 
 
 def _show(page: Iterable[str | Table]) -> None:
