@@ -77,7 +77,7 @@ class FakeStarter:
         self._exits: dict[str, Callable[[], None]] = {}
         self.pids: dict[str, int] = {}
         self.started: list[str] = []
-        self.broken: OSError | None = None
+        self.broken: Exception | None = None
         self.cleaned: list[str] = []
 
     def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
@@ -147,6 +147,7 @@ class World:
 
     :param path: the database.
     :param sections: those of the configuration.
+    :ivar broken_key: when set, what is raised in place of a game server's key.
     """
 
     def __init__(self, path: Path, **sections: Any) -> None:
@@ -159,6 +160,7 @@ class World:
         self.starter = FakeStarter(self.processes)
         self.count = 0
         self.selector: Selector | None = None
+        self.broken_key: Exception | None = None
         self.started: list[GameFarm] = []
         self.nodes: dict[str, tuple[Node, int]] = {}
 
@@ -173,7 +175,7 @@ class World:
             self.processes.seen_by(pid),
             node,
             self.entropy,
-            lambda server: server.encode().ljust(32, b"\0")[:32],
+            self._key_for,
             lambda session, refusal: self.evicted.append((session, str(refusal.reason))),
             self.selector,
         )
@@ -185,6 +187,11 @@ class World:
         )
         assert farm in self.started
         return farm
+
+    def _key_for(self, server: str) -> bytes:
+        if self.broken_key is not None:
+            raise self.broken_key
+        return server.encode().ljust(32, b"\0")[:32]
 
     def kill(self, farm: GameFarm) -> None:
         """Its process is killed: nothing of it happens any more."""

@@ -121,6 +121,10 @@ class ServerKeeper:
             )
             self._ended(server, game.name)
             return
+        except Exception:
+            self._log.failure("game server {server} cannot be started", server=server)
+            self._ended(server, game.name)
+            return
         self._seen[server] = process
         self._log.info(
             "game server {server} starts as process {pid}", server=server, pid=process.pid

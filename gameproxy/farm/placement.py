@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +15,8 @@ from twisted.python.failure import Failure
 from gameproxy.config import Config, GameConfig
 from gameproxy.farm.registry import SlotRow
 from gameproxy.farm.rests import Rests
-from gameproxy.farm.slots import Outlook, Place, SlotTable
+from gameproxy.farm.seat import Seat
+from gameproxy.farm.slots import Outlook, SlotTable
 from gameproxy.farm.store import FarmStore, Operation, told_by_store
 from gameproxy.interfaces import AttemptFailed, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
@@ -27,34 +27,8 @@ BUSY_PAUSE: Final = 1.0
 """Seconds after which a session tries again the game servers that were full or draining."""
 UNAVAILABLE_PAUSE: Final = 5.0
 """Seconds after which to try again when the database cannot be used."""
-
-
-@dataclass(eq=False, slots=True)
-class _Seat:
-    """One session at the farm, from acquire to release.
-
-    :param state: that of its row as far as it is known to be committed; empty before there is one.
-    :param asked: whether there may be a row.
-    :param failed: servers that did not let it in, not to be tried again.
-    :param busy: servers that were full, to be tried again after ``retry_at``.
-    :param told: what it was last told about its waiting.
-    :param failures_before: how many starts of its game had failed when it began to wait for the first time.
-    """
-
-    request: SlotRequest
-    on_waiting: Callable[[Waiting], None]
-    state: str = ""
-    asked: bool = True
-    place: Place | None = None
-    failed: list[str] = field(default_factory=list)
-    busy: list[str] = field(default_factory=list)
-    retry_at: float = 0.0
-    result: Deferred[Slot] | None = None
-    told: Waiting | None = None
-    failures_before: int | None = None
-    timeout: IDelayedCall | None = None
-    deadline: float | None = None
-    evicted: bool = False
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds for the database's answer, if that is more than ``queue_timeout``."""
 
 
 class Placement:
@@ -85,8 +59,8 @@ class Placement:
         self._start = start
         self._on_evict = on_evict
         self._rests = Rests()
-        self._seats: dict[str, _Seat] = {}
-        self._queues: dict[str, dict[str, _Seat]] = {}
+        self._seats: dict[str, Seat] = {}
+        self._queues: dict[str, dict[str, Seat]] = {}
         self._looking: dict[str, bool] = {}
         self._poll: IDelayedCall | None = None
         self._data_version: int | None = None
@@ -128,7 +102,7 @@ class Placement:
         """Take a slot, or wait in the queue for one."""
         if request.session in self._seats:
             return fail(Refusal(CloseReason.INTERNAL))
-        seat = _Seat(request, on_waiting)
+        seat = Seat(request, on_waiting)
         self._seats[request.session] = seat
         now = self._reactor.seconds()
         resting = self._rests.resting(now)
@@ -245,21 +219,27 @@ class Placement:
                 self._settle(seat, outlook)
             except Exception:
                 # One session's fault is not to hold up those behind it.
-                self._log.failure("a session that waits failed")
+                self._failed(seat, Failure())
 
     def _look_again(self, result: object, game: str) -> None:
         if self._looking.pop(game):
             self.look(game)
 
-    def _ask(self, seat: _Seat, operation: Operation[Outlook]) -> Deferred[Slot]:
+    def _ask(self, seat: Seat, operation: Operation[Outlook]) -> Deferred[Slot]:
         result: Deferred[Slot] = Deferred(lambda _: self._cancelled(seat))
         seat.result = result
+        seat.timeout = self._reactor.callLater(
+            max(self._config.selection.queue_timeout, ANSWER_TIMEOUT),
+            self._give_up,
+            seat,
+            Refusal(CloseReason.INTERNAL, retry_after=UNAVAILABLE_PAUSE),
+        )
         done = self._store.write(operation)
         done.addCallbacks(partial(self._asked, seat), partial(self._refused, seat, result))
-        done.addErrback(lambda failure: self._log.failure("a session's request failed", failure))
+        done.addErrback(partial(self._failed, seat))
         return result
 
-    def _asked(self, seat: _Seat, outlook: Outlook) -> None:
+    def _asked(self, seat: Seat, outlook: Outlook) -> None:
         game = seat.request.game
         self._start_servers(game, outlook)
         for session in outlook.evicted:
@@ -272,18 +252,22 @@ class Placement:
         if outlook.served:
             self.look(game)
 
-    def _refused(self, seat: _Seat, result: Deferred[Slot], failure: Failure) -> None:
+    def _refused(self, seat: Seat, result: Deferred[Slot], failure: Failure) -> None:
         if not seat.state:
             seat.asked = False
         if seat.result is result:
-            seat.result = None
-            result.errback(refusal_of(failure))
+            self._take_result(seat).errback(refusal_of(failure))
 
-    def _cancelled(self, seat: _Seat) -> None:
+    def _failed(self, seat: Seat, failure: Failure) -> None:
+        self._log.failure("a session's request failed", failure)
+        if seat.result is not None:
+            self._give_up(seat, Refusal(CloseReason.INTERNAL))
+
+    def _cancelled(self, seat: Seat) -> None:
         self._leave_queue(seat)
         seat.result = None
 
-    def _settle(self, seat: _Seat, outlook: Outlook) -> None:
+    def _settle(self, seat: Seat, outlook: Outlook) -> None:
         """Tell a session that has no slot yet what the outlook says of it."""
         session, game = seat.request.session, seat.request.game
         place = outlook.places.get(session)
@@ -309,10 +293,11 @@ class Placement:
             seat.told = waiting
             seat.on_waiting(waiting)
 
-    def _join_queue(self, seat: _Seat) -> None:
+    def _join_queue(self, seat: Seat) -> None:
         queue = self._queues.setdefault(seat.request.game, {})
         if seat.request.session in queue:
             return
+        self._leave_queue(seat)
         queue[seat.request.session] = seat
         now = self._reactor.seconds()
         if seat.deadline is None:
@@ -325,20 +310,20 @@ class Placement:
         )
         self._watch()
 
-    def _leave_queue(self, seat: _Seat) -> None:
+    def _leave_queue(self, seat: Seat) -> None:
         self._queues.get(seat.request.game, {}).pop(seat.request.session, None)
         if seat.timeout is not None:
             if seat.timeout.active():
                 seat.timeout.cancel()
             seat.timeout = None
 
-    def _take_result(self, seat: _Seat) -> Deferred[Slot]:
+    def _take_result(self, seat: Seat) -> Deferred[Slot]:
         result, seat.result = seat.result, None
         assert result is not None
         self._leave_queue(seat)
         return result
 
-    def _give_up(self, seat: _Seat, refusal: Refusal) -> None:
+    def _give_up(self, seat: Seat, refusal: Refusal) -> None:
         """It waits no longer; its row goes, so that those behind it move up."""
         result = self._take_result(seat)
         self.release(seat.request.session)

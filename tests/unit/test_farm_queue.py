@@ -57,6 +57,73 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual((second.server, third.server), ("a", None))
         self.assertEqual(third.told[-1], ("queued", 1))
 
+    def test_a_database_that_never_answers(self) -> None:
+        """Who hears nothing from the database is told so after a while, and leaves nothing behind when it answers."""
+        world = self.world(listed("a"), selection={"queue_timeout": 3.0})
+        farm = world.proxy()
+        had = world.client(farm)
+        world.reactor.threads.held = True
+        client = world.client(farm)
+        self.again(had, DIAL)
+        world.reactor.pass_time(9.0, 0.5)
+        self.assertEqual((client.refusals, had.refusals), ([], []))
+        world.reactor.pass_time(1.5, 0.5)
+        for each in (client, had):
+            self.assertEqual((each.reason, each.refusals[0].retry_after), ("internal", 5.0))
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        world.reactor.settle()
+        self.assertEqual(world.sql("SELECT session FROM slots"), [])
+        self.assertEqual(len(client.refusals), 1)
+
+    def test_a_slow_answer_takes_nothing_from_the_waiting(self) -> None:
+        """Who waits in the queue is refused by queue_timeout, not by the time that an answer may take."""
+        world = self.world(listed("a", capacity=1), selection={"queue_timeout": 30.0})
+        farm = world.proxy()
+        world.client(farm)
+        world.reactor.threads.held = True
+        client = world.client(farm)
+        world.reactor.pass_time(5.0, 0.5)
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        world.reactor.pass_time(29.0, 0.5)
+        self.assertEqual((client.told, client.refusals), ([("queued", 1)], []))
+        world.reactor.pass_time(2.0, 0.5)
+        self.assertEqual(client.reason, "queue_timeout")
+
+    def test_a_fault_on_the_way_to_a_slot(self) -> None:
+        """Whatever goes wrong in the proxy, a session that asks is refused, at once or in its turn."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, waiting = world.client(farm), world.client(farm)
+        world.broken_key = ValueError("no key")
+        farm.release(first.session)
+        world.reactor.settle()
+        now = world.client(farm)
+        self.assertEqual((waiting.reason, now.reason), ("internal", "internal"))
+        world.reactor.settle()
+        self.assertEqual(world.sql("SELECT session FROM slots"), [])
+        self.assertGreaterEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_a_start_that_goes_wrong(self) -> None:
+        """A start that fails in a way nobody thought of is a failed start too."""
+        world = self.world(
+            games=[
+                {
+                    "name": "chess",
+                    "command": ["x"],
+                    "capacity": 1,
+                    "max_servers": 1,
+                    "start_attempts": 1,
+                }
+            ]
+        )
+        world.starter.broken = ValueError("a fault")
+        client = world.client(world.proxy())
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual(client.reason, "start_failed")
+        self.flushLoggedErrors(ValueError)
+
     def test_who_leaves_costs_the_others_nothing(self) -> None:
         """One who waits and is cancelled hears no more, and those behind move up."""
         world = self.world(listed("a", capacity=1))
@@ -256,7 +323,7 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(len(client.slots), 2)
 
     def test_the_fault_of_one(self) -> None:
-        """A waiting session whose callback raises does not hold up those behind it."""
+        """A waiting session whose callback raises is refused, and does not hold up those behind it."""
 
         class Faulty(Client):
             def waiting(self, waiting: Waiting) -> None:
@@ -271,11 +338,11 @@ class QueueTests(SynchronousTestCase):
         last = world.client(farm)
         farm.release(second.session)
         world.reactor.settle()
-        self.assertEqual(last.told, [("queued", 3), ("queued", 2)])
+        self.assertEqual(last.told, [("queued", 3), ("queued", 2), ("queued", 1)])
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         farm.release(first.session)
         world.reactor.settle()
-        self.assertEqual((faulty.server, last.told[-1]), ("a", ("queued", 1)))
+        self.assertEqual((faulty.reason, last.server), ("internal", "a"))
 
     def test_told_again_that_it_waits(self) -> None:
         """A session that waits, gets a slot, and has to wait again is told so again."""
