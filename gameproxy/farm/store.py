@@ -33,6 +33,9 @@ RETRY_AFTER: Final = 1.0
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another writer of the same file."""
 
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds for what is under way when the database is closed."""
+
 _WAL_ATTEMPTS: Final = 20
 _LOOKS: Final = 50
 """How often to look for the lock at a stretch, which takes half a millisecond."""
@@ -116,6 +119,7 @@ class FarmStore:
         self._requests = 0
         self._running = False
         self._retry: IDelayedCall | None = None
+        self._give_up: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._incident: list[str] = []
         # Below: the database thread's own.
@@ -145,9 +149,13 @@ class FarmStore:
         return request.result
 
     def close(self) -> Deferred[None]:
-        """Do what was asked for as far as the database takes it at once, and close it."""
+        """Do what was asked for as far as the database takes it at once, and close it.
+
+        :return: fires when that is done, or when the database has not answered for :data:`CLOSE_TIMEOUT`.
+        """
         if self._closed is None:
             self._closed = Deferred()
+            self._give_up = self._reactor.callLater(CLOSE_TIMEOUT, self._go_on_without)
             self._pump()
         return self._closed
 
@@ -223,9 +231,18 @@ class FarmStore:
         self._finish_closing()
 
     def _finish_closing(self) -> None:
-        if self._closed is not None and not self._closed.called and not self._waiting:
-            self._pool.close()
+        if self._closed is None or self._waiting or self._give_up is None:
+            return
+        self._pool.close()
+        if self._give_up.active():
+            self._give_up.cancel()
             self._closed.callback(None)
+        self._give_up = None
+
+    def _go_on_without(self) -> None:
+        _log.error("the farm's database {path} does not answer: ending without it", path=self.path)
+        assert self._closed is not None
+        self._closed.callback(None)
 
     # Transactions, in the database's thread
 

@@ -333,6 +333,22 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual((closed, len(flying)), ([None], 1))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_close_without_an_answer(self) -> None:
+        """A thread that hangs holds up the end for 10 s; when it answers after all the database is closed."""
+        self.do(self.spend("0"))
+        self.reactor.threads.held = True
+        asked = self.outcome(self.store.write(self.spend("1")))
+        closed = self.outcome(self.store.close())
+        self.reactor.pass_time(9.0, 0.5)
+        self.assertEqual(closed, [])
+        self.reactor.pass_time(2.0, 0.5)
+        self.assertEqual((closed, self.reactor.getDelayedCalls()), ([None], []))
+        self.reactor.threads.held = False
+        self.reactor.threads.run()
+        self.reactor.settle()
+        self.assertEqual((asked, self.tickets()), ([1], ["0", "1"]))
+        self.assertIsNone(self.store._give_up)
+
     def test_close_before_anything(self) -> None:
         """A store that was never used can be closed."""
         closed = self.outcome(self.store.close())
