@@ -81,4 +81,4 @@ async def test_all_commands(tmp_path: Path) -> None:
         if proxy is not None:
             assert await proxy.end("INT") in (0, -signal.SIGINT)
         end_game_servers(tmp_path / "chat" / "farm.db")
-    assert done == 7
+    assert done == 10

@@ -203,6 +203,21 @@ class Database(CommandTestCase):
         self.assertNotIn("\x1b", self.fails("status"))
 
 
+class Documentation(CommandTestCase):
+    """docs/farm, "Commands"."""
+
+    def test_usage(self) -> None:
+        """What the page says can be typed can: each fails for want of a database, none for its usage."""
+        page = (Path(__file__).parents[2] / "docs" / "farm.md").read_text("utf-8")
+        section = page.split("## Commands")[1].split("### ")[0]
+        cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        typed = re.findall("`(.*?)`", " ".join(cells))
+        self.assertEqual(len(typed), 12)
+        for text in typed:
+            words = text.replace("[player]", "player").replace("ADDRESS", "10.0.0.0/8").split()
+            self.assertIn("no such database", self.fails(*words))
+
+
 class Bans(CommandTestCase):
     """``ban``, ``unban`` and ``bans``."""
 
