@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -68,11 +67,13 @@ class GameFarm:
             self._bans,
             processes,
             reactor,
+            self._beat,
             self._placement.evict,
             self._looked,
         )
         store.restore = self._restore
-        store.is_restored = partial(registry.is_registered, proxy=self.proxy)
+        store.is_restored = self._is_restored
+        self._beaten_at = 0.0
 
     def start(self) -> Deferred[None]:
         """Open the database, register this proxy and its ``[[servers]]``, and begin the upkeep.
@@ -246,9 +247,19 @@ class GameFarm:
             if self._keeper.count_warm(game.name) < game.min_ready:
                 self._placement.serve(game.name)
 
+    # In the database's thread
+
+    def _beat(self, cursor: sqlite3.Cursor, now: float) -> None:
+        registry.beat(cursor, self.proxy, now)
+        self._beaten_at = now
+
+    def _is_restored(self, cursor: sqlite3.Cursor) -> bool:
+        """Not when this proxy was removed, nor when a backup was copied over the file."""
+        return registry.last_beat(cursor, self.proxy) == self._beaten_at
+
     def _restore(self, cursor: sqlite3.Cursor) -> None:
-        """Put in what must be there, in the database's thread."""
-        now = self._reactor.seconds()
+        """Put in what must be there."""
+        now = self._beaten_at = self._reactor.seconds()
         registry.register_proxy(cursor, self.proxy, self._processes, now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
         registry.restore_servers(cursor, self.proxy, self._keeper.mine)

@@ -47,6 +47,7 @@ class Survey:
 class Reaper:
     """Looks after the farm while the proxy runs.
 
+    :param beat: writes this proxy's sign of life, with the time.
     :param on_evict: called with sessions of this proxy that have to end; again while they have not.
     :param on_look: called after each look.
     """
@@ -61,6 +62,7 @@ class Reaper:
         bans: Bans,
         processes: Processes,
         reactor: Any,
+        beat: Callable[[sqlite3.Cursor, float], None],
         on_evict: Callable[[str, CloseReason], None],
         on_look: Callable[[], None],
     ) -> None:
@@ -70,6 +72,7 @@ class Reaper:
         self._bans = bans
         self._processes = processes
         self._reactor = reactor
+        self._write_beat = beat
         self._on_evict = on_evict
         self._on_look = on_look
         self._beats = Standstill()
@@ -112,7 +115,7 @@ class Reaper:
     # In the database's thread
 
     def _beat(self, now: float, cursor: sqlite3.Cursor) -> None:
-        registry.beat(cursor, self._proxy, now)
+        self._write_beat(cursor, now)
         registry.sweep(cursor, now)
 
     def _survey(

@@ -99,10 +99,10 @@ def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) 
     cursor.executemany("DELETE FROM proxies WHERE id = ? AND beat = ?", list(proxies.items()))
 
 
-def is_registered(cursor: sqlite3.Cursor, proxy: str) -> bool:
-    """Whether a proxy takes part; others remove those that they believe dead."""
-    row = cursor.execute("SELECT 1 FROM proxies WHERE id = ?", (proxy,)).fetchone()
-    return row is not None
+def last_beat(cursor: sqlite3.Cursor, proxy: str) -> object:
+    """A proxy's last sign of life; ``None`` when it does not take part, as when others believed it dead."""
+    row = cursor.execute("SELECT beat FROM proxies WHERE id = ?", (proxy,)).fetchone()
+    return None if row is None else row[0]
 
 
 def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> None:

@@ -57,6 +57,22 @@ class RestoredTests(SynchronousTestCase):
         self.assertEqual(world.sql("SELECT session FROM slots"), [(stays.session,)])
         self.assertEqual((world.counts("a"), world.evicted), ((0, 1, 2, 1), []))
 
+    def test_backup_copied_over(self) -> None:
+        """What an older backup brings is noticed also when it was written into the same file."""
+        world = self.world(listed("a", capacity=3))
+        farm = world.proxy()
+        client = self.relaying(world, farm)
+        world.sql(
+            "INSERT INTO slots (session, server, proxy, player, address, game, state, queued_at) "
+            "VALUES ('old', 'a', ?, 'p', '', 'chess', 'connected', 0)",
+            farm.proxy,
+        )
+        world.sql("UPDATE proxies SET beat = beat - 60")
+        self.assertEqual(world.client(farm).server, "a")
+        world.reactor.pass_time(1.0)
+        self.assertEqual((world.counts("a")[:2], world.evicted), ((1, 1), []))
+        farm.release(client.session)
+
     def test_backup_from_before_relaying(self) -> None:
         """Slots that a backup shows on another server or as not yet relaying are what they are now."""
         world = self.world(listed("a"), listed("b"))
