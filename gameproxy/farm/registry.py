@@ -23,7 +23,11 @@ LONGEST_START_PAUSE: Final = 60.0
 """Seconds before the next start of a game after a first failure, and after many."""
 START_JITTER: Final = 0.25
 """By which part of itself, at most, chance makes such a pause longer."""
-_FORGET_FAILED_AFTER: Final = 3600.0
+_FORGET_CLOSED_AFTER: Final = 3600.0
+_CLOSED_BEFORE: Final = (
+    "game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0 "
+    "AND max(coalesce(started_at, 0), coalesce(heartbeat_at, 0)) < ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,12 @@ def close_server(cursor: sqlite3.Cursor, server: str, now: float, chance: float)
     ).fetchone()
     if row is None:
         return
-    cursor.execute("UPDATE game_servers SET state = 'closed' WHERE id = ?", (server,))
+    # A row that says nothing of its time has one from now on: the sweep goes by it.
+    cursor.execute(
+        "UPDATE game_servers SET state = 'closed', started_at = coalesce(started_at, ?) "
+        "WHERE id = ?",
+        (now, server),
+    )
     if row[1] == "starting":
         _count_failure(cursor, row[0], now, chance)
 
@@ -346,11 +355,33 @@ def kick(cursor: sqlite3.Cursor, player: str) -> int:
 
 
 def sweep(cursor: sqlite3.Cursor, now: float) -> None:
-    """Remove tickets that have expired, and servers whose start failed long ago."""
+    """Remove tickets and bans that have expired, and servers that closed long ago."""
     cursor.execute("DELETE FROM used_tickets WHERE expires_at < ?", (now,))
-    # The others stay: what they counted is part of the farm's sums.
+    cursor.execute("DELETE FROM bans WHERE expires_at <= ?", (now,))
+    before = now - _FORGET_CLOSED_AFTER
+    sums = cursor.execute(
+        "SELECT game, CAST(total(connections_added) AS INTEGER), "  # noqa: S608 - constants
+        f"CAST(total(connections_removed) AS INTEGER) FROM {_CLOSED_BEFORE} "
+        "GROUP BY game ORDER BY game",
+        (before,),
+    ).fetchall()
+    for game, added, removed in sums:
+        _add_to_closed(cursor, game, added, removed)
+    if sums:
+        cursor.execute(f"DELETE FROM {_CLOSED_BEFORE}", (before,))  # noqa: S608 - constants
+
+
+def _add_to_closed(cursor: sqlite3.Cursor, game: str, added: int, removed: int) -> None:
+    """What servers counted stays part of the farm's sums, in one row for each game."""
+    # Should a listed server have that id, its row takes them, and the sums are right too.
+    name = f"closed {game}"
     cursor.execute(
-        "DELETE FROM game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0 "
-        "AND connections_added = 0 AND started_at < ?",
-        (now - _FORGET_FAILED_AFTER,),
+        "INSERT OR IGNORE INTO game_servers (id, game, state, capacity, origin) "
+        "VALUES (?, ?, 'closed', 0, 'closed')",
+        (name, game),
+    )
+    cursor.execute(
+        "UPDATE game_servers SET connections_added = connections_added + ?, "
+        "connections_removed = connections_removed + ? WHERE id = ?",
+        (added, removed, name),
     )

@@ -365,19 +365,51 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual(world.sql("SELECT jti FROM used_tickets"), [("long",)])
 
-    def test_failed_starts_are_forgotten(self) -> None:
-        """Rows of servers that never served anybody go an hour after they closed; what counted stays."""
+    def test_closed_servers_are_forgotten(self) -> None:
+        """Rows of servers that closed long ago go; what they counted stays, in one row for each game."""
         world = self.world()
-        world.proxy()
-        for name, added in (("chess-x", 0), ("chess-y", 3)):
-            world.sql(
-                "INSERT INTO game_servers (id, game, state, capacity, started_at) VALUES (?, 'chess', 'closed', 1, ?)",
-                name,
-                world.reactor.seconds() - 4000,
-            )
-            world.sql("UPDATE game_servers SET connections_added = ? WHERE id = ?", added, name)
-        world.reactor.pass_time(6.0, 0.25)
-        self.assertEqual(world.sql("SELECT id FROM game_servers"), [("chess-y",)])
+        farm = world.proxy()
+        now = world.reactor.seconds()
+        before: Any = None
+        for turn in range(2):
+            rows = [("x", 0, 4000, 0), ("y", 3, 4000, 3700), ("z", 2, 4000, 3000), ("g", 5, 0, 0)]
+            for name, added, started, beaten in rows:
+                world.sql(
+                    "INSERT INTO game_servers (id, game, state, capacity, started_at, heartbeat_at) "
+                    "VALUES (?, 'chess', 'closed', 1, ?, ?)",
+                    f"{name}{turn}",
+                    started and now - started,
+                    beaten and now - beaten,
+                )
+                world.sql(
+                    "UPDATE game_servers SET connections_added = ?, connections_removed = ? "
+                    "WHERE id = ?",
+                    added,
+                    added,
+                    f"{name}{turn}",
+                )
+            before = world.result(farm.stats())["farm"]
+            world.reactor.pass_time(6.0, 0.25)
+        after = world.result(farm.stats())["farm"]
+        for name in ("connections", "connections_added", "connections_removed", "reserved"):
+            self.assertEqual(after[name], before[name])
+        self.assertEqual(after["connections_added"], 20)
+        self.assertEqual(
+            world.sql("SELECT id, connections_added FROM game_servers ORDER BY id"),
+            [("closed chess", 16), ("z0", 2), ("z1", 2)],
+        )
+
+    def test_expired_bans_are_forgotten(self) -> None:
+        """A ban that is over goes; one for ever, or with an end that is no number, stays."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        for subject, seconds in (("short", 2.0), ("long", 60.0), ("ever", None)):
+            farm.ban_subject("player", subject, seconds, "", "")
+        world.reactor.settle()
+        world.sql("INSERT INTO bans (kind, subject, expires_at) VALUES ('player', 'odd', 'x')")
+        world.reactor.pass_time(8.0, 0.25)
+        subjects = [row[0] for row in world.sql("SELECT subject FROM bans ORDER BY subject")]
+        self.assertEqual(subjects, ["ever", "long", "odd"])
 
     def test_an_idle_proxy_is_quiet(self) -> None:
         """With nobody there, the database is asked at most twice a second."""

@@ -22,7 +22,7 @@ CREATE TABLE game_servers (
     reported_load REAL,
     started_at REAL,
     heartbeat_at REAL,
-    origin TEXT NOT NULL DEFAULT 'started',   -- started by a proxy, or listed in its configuration
+    origin TEXT NOT NULL DEFAULT 'started',   -- started by a proxy, listed in its configuration, or closed: the sums of old servers
     proxy TEXT,                               -- the proxy that looks after it
     pid INTEGER,
     process_started TEXT,
@@ -75,6 +75,7 @@ CREATE TABLE bans (
     expires_at REAL,
     UNIQUE (kind, subject)
 );
+CREATE INDEX bans_by_expiry ON bans (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE used_tickets (
     jti TEXT PRIMARY KEY,
