@@ -116,12 +116,16 @@ class FarmStore:
         self.is_restored: Callable[[sqlite3.Cursor], bool] = lambda cursor: True
         """Asked in each transaction that may write, before all else: is what :attr:`restore` puts in still there?"""
         self._waiting: deque[_Request] = deque()
+        self._reads: deque[_Request] = deque()
+        """Those that wait by themselves, because the database is in trouble: it may be readable still."""
+        self._wrote = False
         self._requests = 0
         self._running = False
         self._retry: IDelayedCall | None = None
         self._give_up: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._incident: list[str] = []
+        self._trouble: Exception | None = None
         # Below: the database thread's own.
         self._identities: dict[str, tuple[int, int]] = {}
         self._restored = False
@@ -166,25 +170,34 @@ class FarmStore:
             return fail(StoreUnavailable("the database is closed"))
         if self._requests >= REQUESTS_MAX:
             return fail(StoreUnavailable("too many requests wait for the database"))
+        if self._retry is not None and self._trouble is not None and request.writes:
+            return fail(self._trouble)
         self._requests += 1
         self._enqueue(request)
         return request.result
 
     def _enqueue(self, request: _Request) -> None:
-        self._waiting.append(request)
+        in_trouble = self._trouble is not None and not request.writes
+        (self._reads if in_trouble else self._waiting).append(request)
         self._pump()
 
     def _pump(self) -> None:
         if self._running:
             return
-        if self._retry is not None:
-            if self._retry.active():
+        if self._closed is not None:
+            if self._retry is not None:
                 self._retry.cancel()
-            self._retry = None
-        if not self._waiting:
+                self._retry = None
+            self._waiting.extend(self._reads)
+            self._reads.clear()
+        writes_may = self._waiting and self._retry is None
+        queue = self._reads if self._reads and (self._wrote or not writes_may) else self._waiting
+        if not queue:
             self._finish_closing()
+        if not queue or (queue is self._waiting and not writes_may):
             return
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+        batch = [queue.popleft() for _ in range(min(len(queue), BATCH_MAX))]
+        self._wrote = any(request.writes for request in batch)
         self._requests -= sum(request.must is None for request in batch)
         self._running = True
         done = threads.deferToThreadPool(
@@ -194,9 +207,10 @@ class FarmStore:
         done.addErrback(lambda failure: _log.failure("farm database", failure))
 
     def _succeeded(self, batch: Sequence[_Request], outcomes: list[Any]) -> None:
-        if self._incident:
+        if self._trouble is not None and self._wrote:
             _log.info("the farm's database {path} works again", path=self.path)
             self._incident.clear()
+            self._trouble = None
         for request, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Failure):
                 request.result.callback(outcome)
@@ -218,17 +232,36 @@ class FarmStore:
         error = failure.value
         if not isinstance(error, StoreError):
             error = StoreUnavailable(kind)
+        self._trouble = error
         failed = [request for request in batch if request.must is None]
         self._waiting.extendleft(r for r in reversed(batch) if r.must is not None)
         if self._closed is not None:
             failed.extend(request for request in self._waiting if request.must is None)
             self._waiting.clear()
+        elif any(request.must is not None for request in self._waiting):
+            failed.extend(self._pause())
         for request in failed:
             request.result.errback(Failure(error))
         self._running = False
-        if self._waiting and self._closed is None:
-            self._retry = self._reactor.callLater(RETRY_AFTER, self._pump)
-        self._finish_closing()
+        self._pump()
+
+    def _pause(self) -> list[_Request]:
+        """Let the musts wait for a while; reads go on by themselves.
+
+        :return: the other requests, which are not to wait for that.
+        """
+        if self._retry is None:
+            self._retry = self._reactor.callLater(RETRY_AFTER, self._resume)
+        waiting = list(self._waiting)
+        self._waiting = deque(request for request in waiting if request.must is not None)
+        self._reads.extend(request for request in waiting if not request.writes)
+        failed = [request for request in waiting if request.writes and request.must is None]
+        self._requests -= len(failed)
+        return failed
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._pump()
 
     def _finish_closing(self) -> None:
         if self._closed is None or self._waiting or self._give_up is None:
@@ -297,9 +330,11 @@ class FarmStore:
                 self.restore(cursor)
             outcomes = [_attempt(cursor, request.operation) for request in batch]
             cursor.execute("COMMIT")
-        except BaseException:
-            # Closing undoes the transaction, and a fresh connection is what recovers from most troubles.
-            self._pool.disconnect(connection)
+        except BaseException as error:
+            # Closing undoes the transaction, and a fresh connection is what recovers from most troubles. But one that
+            # only had to wait too long for others can read still.
+            if connection.in_transaction or not _is_busy(error):
+                self._pool.disconnect(connection)
             raise
         self._restored = True
         return outcomes
@@ -361,6 +396,10 @@ def _attempt(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:
         return failure
     cursor.execute("RELEASE request")
     return result
+
+
+def _is_busy(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _is_alone(error: sqlite3.Error) -> bool:

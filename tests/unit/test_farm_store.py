@@ -121,6 +121,64 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual(order, ["a", "b", "c", "d"])
         self.assertEqual([*musts, late], [[None]] * 4)
 
+    def test_new_writes_do_not_wait_for_a_pause(self) -> None:
+        """While musts wait for the next try, a new write fails at once and is no try; then all goes on."""
+        self.do(self.spend("0"))
+        self.reactor.threads.broken = sqlite3.OperationalError("disk I/O error")
+        must = self.outcome(self.store.must(self.spend("must"), "spending"))
+        behind = self.outcome(self.store.write(self.spend("behind")))
+        self.reactor.settle()
+        self.assertIsInstance(behind[0], StoreUnavailable)
+        before = self.reactor.threads.count
+        for number in range(20):
+            self.assertIsInstance(self.do(self.spend(str(number))), StoreUnavailable)
+            self.reactor.advance(0.04)
+        self.assertEqual(self.reactor.threads.count, before)
+        self.reactor.threads.broken = None
+        self.reactor.pass_time(0.3, 0.1)
+        self.assertEqual((must, self.do(self.spend("late"))), ([1], 1))
+        self.assertEqual(self.tickets(), ["0", "late", "must"])
+
+    def test_reads_while_locked(self) -> None:
+        """While another process holds the lock and musts wait for it, reads are answered, by the same connection."""
+        self.patch(store_module, "BUSY_TIMEOUT", 0.01)
+        self.store = self.make_store()
+        self.do(self.spend("a"))
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        must = self.outcome(self.store.must(self.spend("b"), "spending"))
+        self.reactor.settle()
+        for _ in range(5):
+            read = self.outcome(
+                self.store.read(lambda c: c.execute("SELECT count(*) FROM used_tickets").fetchone())
+            )
+            self.reactor.pass_time(0.5, 0.1)
+            self.assertEqual((read, must), ([(1,)], []))
+        other.execute("ROLLBACK")
+        self.reactor.pass_time(1.1, 0.1)
+        self.assertEqual((must, self.tickets()), ([1], ["a", "b"]))
+
+    def test_reads_in_trouble_do_not_keep_writes_from_their_turn(self) -> None:
+        """However many reads come while the database is in trouble, a write is tried between them."""
+        self.do(self.spend("0"))
+        self.reactor.threads.locked = True
+        self.assertIsInstance(self.do(self.spend("a")), StoreUnavailable)
+        self.reactor.threads.locked = False
+        reads = 0
+
+        def read_on(result: object) -> None:
+            nonlocal reads
+            reads += 1
+            if reads < 50:
+                self.store.read(lambda cursor: None).addCallback(read_on)
+
+        read_on(None)
+        write = self.store.write(self.spend("b")).addCallback(lambda _: reads)
+        self.reactor.settle()
+        self.assertLess(self.successResultOf(write), 5)
+        self.assertEqual(reads, 50)
+
     def test_musts_that_raise(self) -> None:
         """A must that raises by its own fault is told and logged, not tried for ever."""
         result = self.outcome(self.store.must(lambda cursor: cursor.execute("rubbish"), "talking"))
