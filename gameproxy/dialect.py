@@ -68,7 +68,7 @@ class Dialect:
         if waiting.state == "starting":
             message = f"A game server is being started for you; your place is {waiting.position}."
         else:
-            message = f"All game servers are full; your place in the queue is {waiting.position}."
+            message = f"There is no free place yet; your place in the queue is {waiting.position}."
         return self._before_welcome(encode_status(waiting.state, waiting.position, message))
 
     def connecting(self) -> bytes:

@@ -142,7 +142,7 @@ class GameClient(Protocol):
             for body in self._framer.frames():
                 self._receive(body)
         except (FrameError, BadMessage) as error:
-            message = f"The proxy broke the protocol: {error}."
+            message = f"This is not the protocol that is spoken here: {error}."
             self._finish(Ending(End.LOST, CloseReason.PROTOCOL_ERROR, message))
 
     def connectionLost(self, reason: Failure | None = None) -> None:

@@ -167,7 +167,7 @@ class GameProxy(Service):
         self._hashing.start()
         farm = Deferred.fromCoroutine(self._start_farm())
         opened = gatherResults([farm, *self._listening], consumeErrors=True)
-        opened.addCallbacks(lambda _: self.started.callback(None), self._not_started)
+        opened.addCallbacks(self._has_started, self._not_started)
 
     async def _start_farm(self) -> None:
         await self.farm.start()
@@ -206,7 +206,7 @@ class GameProxy(Service):
         """Wait until there are no sessions; end them when the grace is over."""
         grace = self._config.proxy.drain_grace
         self.log.info(
-            "Draining {count} sessions for at most {grace} s.",
+            "Draining: {count} sessions may go on for {grace} s.",
             count=len(self.sessions),
             grace=grace,
         )
@@ -225,6 +225,14 @@ class GameProxy(Service):
     def _give_up(self, result: object, timeout: float) -> None:
         """Somebody takes what was written to it, but so slowly that it would never end."""
         self.log.warn("{count} sessions are left when draining ends.", count=len(self.sessions))
+
+    def _has_started(self, _: object) -> None:
+        self.log.info(
+            "gameproxy serves {games} at {addresses}.",
+            games=", ".join(self.games),
+            addresses=", ".join(_address(port) for port in self.ports),
+        )
+        self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
         if self.running:  # on: nobody can be served without a farm
@@ -382,6 +390,13 @@ def _naming(place: str, file: Path) -> Iterator[None]:
         yield
     except (KeyFileError, PasswordFileError) as error:
         raise ConfigurationError(f"{place}: {file} {error}") from error
+
+
+def _address(port: IListeningPort) -> str:
+    """Where it listens, for people."""
+    address = port.getHost()
+    host, number = getattr(address, "host", None), getattr(address, "port", None)
+    return str(address) if host is None else f"{host}:{number}"
 
 
 def _raise_now(listening: Deferred[None]) -> None:

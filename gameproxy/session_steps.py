@@ -176,7 +176,8 @@ class SessionSteps:
 
     def refuse(self, refusal: Refusal, attempt: Attempt | None = None) -> None:
         """End without having relayed, telling the client why."""
-        self._detail = refusal.detail or self._detail
+        told = refusal.message if refusal.message != ADVICE[refusal.reason] else ""
+        self._detail = refusal.detail or self._detail or told
         try:
             self._client.refuse(refusal)
         except Exception:

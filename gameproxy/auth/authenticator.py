@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from gameproxy.auth.failures import PasswordFailures
 from gameproxy.auth.guests import Guest
-from gameproxy.auth.names import normalise_name
+from gameproxy.auth.names import BadName, normalise_name
 from gameproxy.auth.realm import Attempt, IPlayer
 from gameproxy.auth.tickets import Ticket
 from gameproxy.interfaces import Identity, Peer
@@ -25,6 +25,9 @@ RETRY_AFTER: Final = 5.0
 QUIET: Final = 60.0
 """Seconds in which no second broken login is logged: when a checker is broken, every client's login is."""
 PASSWORD_NEEDS_TLS: Final = "Passwords are taken over TLS only. Connect with TLS."  # noqa: S105  # no password
+
+TOO_MANY_FAILED: Final = "Too many passwords were wrong. Wait a little, then sign in again."
+ODD_NAME: Final = "Nobody can have this name. Choose one of 1 to 64 visible characters."
 
 
 class CredAuthenticator:
@@ -74,7 +77,7 @@ class CredAuthenticator:
         if request.mechanism == "ticket" and request.ticket is not None:
             return await self._login(Ticket(request.ticket), attempt)
         if request.mechanism == "guest" and request.name is not None:
-            return await self._login(Guest(normalise_name(request.name)), attempt)
+            return await self._login_as_guest(request.name, attempt)
         if (
             request.mechanism == "password"
             and request.username is not None
@@ -82,6 +85,13 @@ class CredAuthenticator:
         ):
             return await self._login_with_password(request.username, request.password, attempt)
         raise UnauthorizedLogin("unknown mechanism, or nothing for it")
+
+    async def _login_as_guest(self, name: str, attempt: Attempt) -> Identity:
+        try:
+            guest = Guest(normalise_name(name))
+        except BadName as error:
+            raise Refusal(CloseReason.AUTH_FAILED, ODD_NAME, detail=str(error)) from None
+        return await self._login(guest, attempt)
 
     async def _login_with_password(
         self, username: str, password: str, attempt: Attempt
@@ -95,7 +105,9 @@ class CredAuthenticator:
             raise UnauthorizedLogin("surrogate characters in the password") from None
         wait = self._failures.begin(name, attempt.peer.address)
         if wait > 0:
-            raise Refusal(CloseReason.AUTH_FAILED, retry_after=wait)
+            raise Refusal(
+                CloseReason.AUTH_FAILED, TOO_MANY_FAILED, wait, "too many passwords were wrong"
+            )
         try:
             identity = await self._login(credentials, attempt)
         except (Unauthorized, LoginFailed, CancelledError):

@@ -53,6 +53,9 @@ def problems_around(config: Config) -> Iterator[Problem]:
                 listening_endpoint(MemoryReactor(), description)
             except ValueError as error:
                 yield f"proxy.listen[{index}]", str(error)
+    folder = config.database_path.parent
+    if not folder.is_dir():
+        yield "proxy.database", f"there is no folder {folder}"
     for place, path, read in _files(config):
         try:
             read(path)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from gameproxy.cli.terminal import printable
+from gameproxy.cli.terminal import complain
 from gameproxy.config import Config, ConfigError, load
 from gameproxy.handshake import derive_server_key
 from gameproxy.keys import KeyFileError, read_key_file, read_secret
@@ -34,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         print(_key(load(args.config), args.id).hex())
     except (ConfigError, KeyFileError) as error:
-        for line in str(error).splitlines():
-            print(printable(line), file=sys.stderr)
+        complain(error, args.config)
         return 1
     return 0
 

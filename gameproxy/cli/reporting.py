@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gameproxy.cli.terminal import printable
+from gameproxy.cli.terminal import complain, printable
 from gameproxy.config import Config, ConfigError, load
 
 _ANY_WIDTH: Final = 10_000
@@ -62,8 +62,7 @@ def command(
         try:
             report = find(load(getattr(args, "config", "gameproxy.toml")), args)
         except (ConfigError, CommandFailed) as error:
-            for line in str(error).splitlines():
-                print(printable(line), file=sys.stderr)
+            complain(error, getattr(args, "config", "gameproxy.toml"))
             return 1
         if getattr(args, "json", False):
             print(json.dumps(_plain(report.document), indent=2))

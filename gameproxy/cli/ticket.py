@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gameproxy.auth import BadName, SigningKey, VerifyingKey, issue_ticket, normalise_name
-from gameproxy.cli.terminal import printable
+from gameproxy.cli.terminal import complain
 from gameproxy.config import Config, ConfigError, TicketKeyConfig, load
 from gameproxy.keys import KeyFileError, read_ticket_key
 
@@ -59,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         print(_issue(load(args.config), args))
     except (ConfigError, _NoTicket) as error:
-        for line in str(error).splitlines():
-            print(printable(line), file=sys.stderr)
+        complain(error, args.config)
         return 1
     return 0
 

@@ -275,7 +275,7 @@ class KeyTests(CommandTestCase):
 
     def test_faults(self) -> None:
         """What does not work is said, and why."""
-        self.fails("cannot be read", "key", "tag-1")
+        self.fails("gameproxy.toml: cannot be read", "key", "tag-1")
         self.configure("")
         self.write("farm.secret", b"short")
         self.fails("hexadecimal", "key", "tag-1")

@@ -76,6 +76,12 @@ class Check(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertEqual(errors, f"{self.file}: cannot be read: No such file or directory\n")
 
+    def test_no_folder_for_the_database(self) -> None:
+        """A database can be made, but not the folder that it is to be in."""
+        status, _, lines = self.check(GAME + '[proxy]\ndatabase = "sqlite:///no/farm.db"')
+        self.assertEqual(status, 1)
+        self.assertEqual(lines, [f"proxy.database: there is no folder {self.folder}/no"])
+
     def test_files(self) -> None:
         """Files that are named have to be good, each told at its place; all are looked at."""
         (self.folder / "farm.secret").write_text("short")
