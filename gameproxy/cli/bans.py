@@ -19,7 +19,6 @@ from gameproxy.cli.reporting import (
     moment,
     table,
 )
-from gameproxy.cli.terminal import printable
 from gameproxy.config import Config
 from gameproxy.farm import orders, registry, reports
 
@@ -158,7 +157,7 @@ class _Subject(argparse.Action):
         try:
             subject = player_name(name) if kind == "player" else _network(name)
         except (BadName, ValueError) as error:
-            raise argparse.ArgumentError(self, printable(str(error))) from None
+            raise argparse.ArgumentError(self, str(error)) from None
         setattr(namespace, self.dest, (kind, subject))
 
 

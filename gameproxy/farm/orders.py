@@ -37,8 +37,10 @@ def kick_address(cursor: sqlite3.Cursor, network: Network) -> int:
 def network_of(text: str) -> Network:
     """The addresses that an IP or a CIDR means; an IPv4 address written as IPv6 is an IPv4 address.
 
-    :raises ValueError: it is neither.
+    :raises ValueError: it is neither, or has a zone, which means something on one machine alone.
     """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
     network = ip_network(text, strict=False)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None and network.prefixlen >= 96:

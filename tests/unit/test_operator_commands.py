@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.cli import asking, farm_database, status
-from gameproxy.cli.farm_database import reading
+from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.reporting import CommandFailed, duration, moment
 from gameproxy.control import control_path
 from gameproxy.farm import GameFarm, LinuxProcesses
@@ -70,6 +71,8 @@ class Answering:
             with connection:
                 self.requests.append(connection.recv(65536))
                 connection.sendall(answer)
+                if len(answer) > asking.ANSWER_MAX:
+                    connection.recv(1)  # until the other one has had enough
 
 
 def line(**answer: object) -> bytes:
@@ -196,6 +199,26 @@ class Database(CommandTestCase):
             self.assertIn("database is locked", self.fails(*arguments))
         writer.execute("ROLLBACK")
         self.assertEqual(self.world.sql("SELECT * FROM bans"), [])
+
+    def test_waits(self) -> None:
+        """A database that is locked for a moment is waited for."""
+        self.world.proxy()
+        writer = sqlite3.connect(self.database, isolation_level=None, check_same_thread=False)
+        self.addCleanup(writer.close)
+        writer.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.1, writer.execute, ["ROLLBACK"])
+        timer.start()
+        self.addCleanup(timer.join)
+        self.document("ban", "ana")
+
+    def test_nobody_between(self) -> None:
+        """From its beginning on nobody else writes into a transaction that may write: what it reads holds."""
+        self.world.proxy()
+        other = sqlite3.connect(self.database, isolation_level=None, timeout=0)
+        self.addCleanup(other.close)
+        with writing(self.database) as cursor:
+            cursor.execute("SELECT count(*) FROM bans")
+            self.assertRaises(sqlite3.OperationalError, other.execute, "BEGIN IMMEDIATE")
 
     def test_bad_configuration(self) -> None:
         """A configuration that cannot be used is told, escaped."""
@@ -331,6 +354,7 @@ class Bans(CommandTestCase):
             ("ana", "bob"),
             ("player", "ana", "bob"),
             ("address", "ana"),
+            ("address", "fe80::1%\x1b"),
             ("\x1b",),
             ("x" * 65,),
             ("guest:",),
@@ -586,9 +610,25 @@ class Status(CommandTestCase):
             farm = self.reachable()
             self.answering(farm, answer)
             (proxy,) = self.document("status")["proxies"]
-            self.assertFalse(proxy["answers"], answer[:40])
+            self.assertFalse(proxy["answers"])
             self.assertRegex(proxy["trouble"], "no (whole )?answer")
             self.world.sql("DELETE FROM proxies")
+
+    def test_crowded(self) -> None:
+        """A proxy that hangs, at whose socket many wait already, does not hold up the command."""
+        farm = self.reachable()
+        path = control_path(self.database, farm.proxy)
+        path.parent.mkdir(mode=0o700)
+        with socket.socket(socket.AF_UNIX) as hung, ExitStack() as waiting:
+            hung.bind(str(path))
+            hung.listen(0)
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                    one.setblocking(False)
+                    one.connect(str(path))
+            (proxy,) = self.document("status")["proxies"]
+        self.assertIn("cannot be asked", proxy["trouble"])
 
     def test_long_path(self) -> None:
         """A socket whose path is too long is told as that."""
