@@ -257,7 +257,7 @@ class GameFarm:
         """Not when this proxy was removed, nor when a backup was copied over the file."""
         return registry.last_beat(cursor, self.proxy) == self._beaten_at
 
-    def _restore(self, cursor: sqlite3.Cursor) -> None:
+    def _restore(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Put in what must be there."""
         now = self._beaten_at = self._reactor.seconds()
         registry.register_proxy(cursor, self.proxy, self._processes, now)
@@ -266,10 +266,13 @@ class GameFarm:
         registry.adopt_servers(cursor, self.proxy)
         homeless, strays = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
         self._bans.forget()
-        for session in homeless:
-            self._reactor.callFromThread(self._placement.evict, session, CloseReason.INTERNAL)
-        if strays:
-            self._reactor.callFromThread(self._placement.give_back, strays)
+
+        def restored() -> None:
+            for session in homeless:
+                self._placement.evict(session, CloseReason.INTERNAL)
+            self._placement.give_back(strays)
+
+        return restored
 
 
 def _told(failure: Failure) -> None:

@@ -110,9 +110,10 @@ class FarmStore:
         )
         if thread_pool is not None:
             self._pool.threadpool = thread_pool
-        self.restore: Callable[[sqlite3.Cursor], None] = lambda cursor: None
+        self.restore: Callable[[sqlite3.Cursor], Callable[[], None] | None] = lambda cursor: None
         """Called in the first transaction on a newly opened database, before all else: it puts in what must be there
-        and may be there already. A database that was deleted is filled again by it."""
+        and may be there already. A database that was deleted is filled again by it. What it returns is called on the
+        reactor's thread when that is committed."""
         self.is_restored: Callable[[sqlite3.Cursor], bool] = lambda cursor: True
         """Asked in each transaction that may write, before all else: is what :attr:`restore` puts in still there?"""
         self._waiting: deque[_Request] = deque()
@@ -206,11 +207,21 @@ class FarmStore:
         done.addCallbacks(partial(self._succeeded, batch), partial(self._failed, batch))
         done.addErrback(lambda failure: _log.failure("farm database", failure))
 
-    def _succeeded(self, batch: Sequence[_Request], outcomes: list[Any]) -> None:
+    def _succeeded(
+        self,
+        batch: Sequence[_Request],
+        done: tuple[Callable[[], None] | None, list[Any]],
+    ) -> None:
+        on_restored, outcomes = done
         if self._trouble is not None and self._wrote:
             _log.info("the farm's database {path} works again", path=self.path)
             self._incident.clear()
             self._trouble = None
+        if on_restored is not None:
+            try:
+                on_restored()
+            except Exception:
+                _log.failure("restoring the farm's database {path}", path=self.path)
         for request, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Failure):
                 request.result.callback(outcome)
@@ -312,10 +323,10 @@ class FarmStore:
                 Path(name).unlink(missing_ok=True)
         return cast(sqlite3.Connection, self._pool.connect())
 
-    def _transact(self, batch: Sequence[_Request]) -> list[Any]:
+    def _transact(self, batch: Sequence[_Request]) -> tuple[Callable[[], None] | None, list[Any]]:
         """Run a batch.
 
-        :return: for each request its result, or the Failure of what it raised.
+        :return: what :attr:`restore` returned, if it was called; for each request its result or the Failure of it.
         :raises StoreError, sqlite3.Error, OSError: nothing of the batch has happened.
         """
         connection = self._connect()
@@ -326,8 +337,9 @@ class FarmStore:
                 _begin_writing(cursor)
             else:
                 cursor.execute("BEGIN")
+            on_restored = None
             if upgrade(cursor) or not self._restored or (writes and not self.is_restored(cursor)):
-                self.restore(cursor)
+                on_restored = self.restore(cursor)
             outcomes = [_attempt(cursor, request.operation) for request in batch]
             cursor.execute("COMMIT")
         except BaseException as error:
@@ -337,7 +349,7 @@ class FarmStore:
                 self._pool.disconnect(connection)
             raise
         self._restored = True
-        return outcomes
+        return on_restored, outcomes
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -310,6 +310,25 @@ class StoreTests(SynchronousTestCase):
         self.do(self.spend("b"))
         self.assertEqual((self.tickets(), restored), (["b"], [1, 1]))
 
+    def test_restored_when_it_is_committed(self) -> None:
+        """What follows from restoring happens when that is in the database, not when it was undone."""
+        told: list[int] = []
+
+        def restore(cursor: sqlite3.Cursor) -> Any:
+            cursor.execute(JTI, ("restored",))
+            return lambda: told.append(len(self.tickets())) or 1 / 0
+
+        def fill(cursor: sqlite3.Cursor) -> None:
+            cursor.execute("PRAGMA max_page_count = 1")
+            cursor.execute(JTI, ("x" * 100_000,))
+
+        self.store.restore = restore
+        self.assertIsInstance(self.do(fill), StoreUnavailable)
+        self.assertEqual(told, [])
+        self.assertEqual(self.do(self.spend("a")), 1)
+        self.assertEqual(told, [2])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_restoring_again_after_a_failure(self) -> None:
         """What could not be restored because the transaction failed is restored by the next one."""
         attempts: list[int] = []
