@@ -70,6 +70,7 @@ class FakeStarter:
 
     :ivar started: ids, in order.
     :ivar broken: when set, what starting raises.
+    :ivar unclean: when set, what cleaning up raises.
     """
 
     def __init__(self, processes: FakeProcesses) -> None:
@@ -78,6 +79,7 @@ class FakeStarter:
         self.pids: dict[str, int] = {}
         self.started: list[str] = []
         self.broken: Exception | None = None
+        self.unclean: OSError | None = None
         self.cleaned: list[str] = []
 
     def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
@@ -92,6 +94,8 @@ class FakeStarter:
 
     def clean_up(self, server: str) -> None:
         self.cleaned.append(server)
+        if self.unclean is not None:
+            raise self.unclean
 
     def end(self, server: str) -> None:
         """The process of that server ends."""

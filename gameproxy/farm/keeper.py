@@ -271,13 +271,20 @@ class ServerKeeper:
 
     def _ended(self, server: str, game: str) -> None:
         self._end_group(server)
-        self._starter.clean_up(server)
         now, chance = self._reactor.seconds(), self._chance()
         done = self._must(
             lambda cursor: registry.close_server(cursor, server, now, chance),
             "closing a game server",
         )
         done.addCallback(lambda _: self._on_change(game))
+        try:
+            self._starter.clean_up(server)
+        except OSError as error:
+            self._log.error(
+                "what game server {server} leaves cannot be removed: {error}",
+                server=server,
+                error=error,
+            )
 
     def _end_group(self, server: str) -> None:
         """What is left of its process group has what remains of its grace when it was asked to stop, else none."""

@@ -497,6 +497,14 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(world.result(two.unban("address", "192.0.2.0/24")), True)
         self.assertEqual(world.result(two.unban("address", "192.0.2.0/24")), False)
 
+    def test_what_cannot_be_removed(self) -> None:
+        """The row of a server that has ended is closed also when its key cannot be removed."""
+        world, _, server = self.with_server()
+        world.starter.unclean = PermissionError("no")
+        world.starter.end(server)
+        world.reactor.settle()
+        self.assertEqual((self.state(world, server), world.starter.cleaned), ("closed", [server]))
+
     def test_two_proxies_see_the_end(self) -> None:
         """The end of a server that is noticed twice is one end, and no failed start when it had been ready."""
         world, farm, server = self.with_server()
