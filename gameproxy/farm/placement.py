@@ -168,8 +168,7 @@ class Placement:
         """Give back what the database has under this proxy's name for sessions that it no longer has."""
         for session in sessions:
             # In its turn: what is still to be counted of a session that has just ended comes first.
-            if session not in self._seats:
-                self._must(partial(self._table.release, session=session), "giving a slot back")
+            self._must(partial(self._table.release, session=session), "giving a slot back")
 
     # Waiting
 

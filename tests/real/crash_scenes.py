@@ -202,7 +202,7 @@ async def killed_beside_another(folder: Path) -> None:
         stays = await together(town.join(f"stays {n}", 1) for n in range(4))
         started = town.started()
         dead = await town.kill_proxy(0)
-        await town.has_no_slots(dead, NOT_BEATEN)
+        await town.has_no_slots(dead, BEATS)
         for visitor in lost:
             await visitor.rest()
         again = await together(town.join(f"again {n}") for n in range(8))

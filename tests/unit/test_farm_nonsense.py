@@ -30,7 +30,7 @@ class NonsenseTests(SynchronousTestCase):
         """A farm in which every table has rows, and a session that relays on the server ``good`` of the game go."""
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 2}
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 4, "max_servers": 2}
         world = World(folder / "farm.db", games=[chess], servers=[listed("good", 500, "go")])
         farm = world.proxy()
         staying = world.client(farm, "go", player="anna")
@@ -45,6 +45,10 @@ class NonsenseTests(SynchronousTestCase):
         world.sql(
             "INSERT INTO proxies VALUES ('far', ?, 77, 'x', 'here far')", world.reactor.seconds()
         )
+        world.sql(
+            "INSERT INTO slots (session, proxy, player, address, game, state, queued_at) "
+            "VALUES ('waits', 'far', 'p', '', 'chess', 'queued', 0)"
+        )
         return world, farm, staying
 
     def complaints(self, world: World, farm: GameFarm, staying: Client) -> list[object]:
@@ -54,6 +58,8 @@ class NonsenseTests(SynchronousTestCase):
             client = world.client(farm, game, ticket=f"ticket {world.count}")
             if client.server != "good" and (game == "go" or client.reason == "internal"):
                 found.append((game, client.reason, client.told))
+            if any(not 0 < slot.port < 65536 or not slot.host for slot in client.slots):
+                found.append(client.slots)
             farm.release(client.session)
             world.reactor.settle()
             if world.sql("SELECT 1 FROM slots WHERE session = ?", client.session):
@@ -74,7 +80,7 @@ class NonsenseTests(SynchronousTestCase):
             world.sql(statement, *values)
         except sqlite3.Error:
             return []
-        world.reactor.pass_time(2.0, 0.25)
+        world.reactor.pass_time(1.5, 0.75)
         found = self.complaints(world, farm, staying)
         if self.complaints(world, world.proxy(), staying):
             found.append("another proxy")
@@ -127,7 +133,8 @@ class NonsenseTests(SynchronousTestCase):
 
     def test_failures_are_counted(self) -> None:
         """A start that fails is noted although the numbers of its game were spoiled."""
-        world, _, _ = self.world()
+        world, farm, _ = self.world()
+        world.result(farm.start_server("chess"))
         world.sql("UPDATE starts SET failures = 'x', streak = 'many', not_before = 'soon'")
         world.starter.end(world.starter.started[-1])
         world.reactor.pass_time(2.0, 0.25)
