@@ -30,7 +30,7 @@ class NonsenseTests(SynchronousTestCase):
         """A farm in which every table has rows, and a session that relays on the server ``good`` of the game go."""
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        chess = {"name": "chess", "command": ["chessd"], "capacity": 4, "max_servers": 2}
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 6, "max_servers": 2}
         world = World(folder / "farm.db", games=[chess], servers=[listed("good", 500, "go")])
         farm = world.proxy()
         staying = world.client(farm, "go", player="anna")
