@@ -251,6 +251,7 @@ class GameFarm:
 
     def _beat(self, cursor: sqlite3.Cursor, now: float) -> None:
         registry.beat(cursor, self.proxy, now)
+        registry.keep_listed(cursor, self.proxy, self._config.servers)
         self._beaten_at = now
 
     def _is_restored(self, cursor: sqlite3.Cursor) -> bool:

@@ -127,11 +127,23 @@ def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerCon
             (server.id, server.game, server.host, server.port, server.capacity, proxy),
         )
     cursor.execute(
-        "UPDATE game_servers SET state = 'closed' WHERE origin = 'listed' AND state <> 'closed' "
+        "UPDATE game_servers SET state = 'closed', proxy = NULL "
+        "WHERE origin = 'listed' AND state <> 'closed' "
         "AND (proxy = ? OR proxy IS NULL OR proxy NOT IN (SELECT id FROM proxies)) "
         "AND id NOT IN (SELECT value FROM json_each(?))",
         (proxy, json.dumps([server.id for server in servers])),
     )
+
+
+def keep_listed(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
+    """List the servers again if the proxy that a row names has left: others may have closed it then."""
+    (kept,) = cursor.execute(
+        "SELECT count(*) FROM game_servers WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND origin = 'listed' AND proxy IN (SELECT id FROM proxies)",
+        (json.dumps([server.id for server in servers]),),
+    ).fetchone()
+    if kept < len(servers):
+        list_servers(cursor, proxy, servers)
 
 
 def adopt_servers(cursor: sqlite3.Cursor, proxy: str) -> None:

@@ -505,6 +505,27 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.settle()
         self.assertEqual((self.state(world, server), world.starter.cleaned), ("closed", [server]))
 
+    def test_listed_by_one_that_goes_on(self) -> None:
+        """A server that a living proxy lists is back in seconds when another that listed it leaves, and a third comes, or
+        does not list it any more; what was closed by hand stays closed."""
+        world = self.world(listed("a"))
+        one, two = world.proxy(), world.proxy()
+        two.stop()
+        world.reactor.settle()
+        three = world.proxy(servers=[listed("c")])
+        self.assertEqual(self.state(world, "a"), "closed")
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(self.state(world, "a"), "ready")
+        four = world.proxy()
+        four.reconfigure(Config.model_validate({"servers": [listed("c")]}))
+        world.reactor.settle()
+        self.assertEqual(self.state(world, "a"), "closed")
+        world.sql("UPDATE game_servers SET state = 'closed' WHERE id = 'c'")
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual([self.state(world, server) for server in "ac"], ["ready", "closed"])
+        for farm in (one, three):
+            farm.stop()
+
     def test_two_proxies_see_the_end(self) -> None:
         """The end of a server that is noticed twice is one end, and no failed start when it had been ready."""
         world, farm, server = self.with_server()
