@@ -18,7 +18,12 @@ from gameproxy.farm.processes import Processes, ProcessName
 
 LISTEN_HOST: Final = "127.0.0.1"
 """Where started game servers listen: they run on this machine, and only proxies have business there."""
-_LAUNCHER: Final = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
+_LAUNCHER: Final = (
+    "import os, signal, sys; os.setsid(); "
+    # Python ignores them, and what is ignored stays so in the program that takes its place.
+    "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)]; "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 class GameServerStarter:

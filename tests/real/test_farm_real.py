@@ -216,6 +216,19 @@ def _stats() -> list[str]:
 
 
 @pytest_twisted.ensureDeferred
+async def test_signals_of_a_game_server(place: Place) -> None:
+    """What Python ignores a game server does not: SIGPIPE and SIGXFSZ."""
+    farm = place.farm(command=["grep", "SigIgn", "/proc/self/status"], start_attempts=1)
+    await farm.start()
+    with pytest.raises(Refusal):
+        await place.acquire(farm)
+    (log,) = (place.folder / "farm.servers").glob("*.log")
+    ignored = int(log.read_text().split()[1], 16)
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+    await farm.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_such_command(place: Place) -> None:
     """A command that is not there makes the start fail, and the reason is in the server's file of output."""
     farm = place.farm(command=["./no-such-program"], start_attempts=1)

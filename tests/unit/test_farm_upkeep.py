@@ -506,8 +506,8 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual((self.state(world, server), world.starter.cleaned), ("closed", [server]))
 
     def test_listed_by_one_that_goes_on(self) -> None:
-        """A server that a living proxy lists is back in seconds when another that listed it leaves, and a third comes, or
-        does not list it any more; what was closed by hand stays closed."""
+        """A server that a living proxy lists is back in seconds when another that listed it leaves, and a third comes,
+        or does not list it any more; what was closed by hand stays closed."""
         world = self.world(listed("a"))
         one, two = world.proxy(), world.proxy()
         two.stop()
