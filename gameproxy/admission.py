@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,8 @@ from gameproxy.session import Session
 
 REFUSED_MAX: Final = 256
 """Connections that are being told that there is no room; more are closed without a word."""
+OTHER_DESCRIPTORS: Final = 256
+"""Descriptors for all but sessions: the database, logs, listeners, game servers being started."""
 FULL_RETRY_AFTER: Final = 5.0
 """Seconds after which to try again when there is no room."""
 
@@ -77,3 +80,24 @@ class Admission:
             len(self._sessions) - len(self._refused) >= self._max_sessions
             or len(self._unauthenticated) >= self._max_unauthenticated
         )
+
+
+class TooFewDescriptors(Exception):
+    """The system does not give this process as many file descriptors as it needs; the text says what to do."""
+
+
+def ensure_descriptors(max_sessions: int) -> None:
+    """Raise this process's limit of file descriptors as far as so many sessions need, with two each.
+
+    :raises TooFewDescriptors: the system does not allow that.
+    """
+    needed = 2 * (max_sessions + REFUSED_MAX) + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise TooFewDescriptors(
+            f"{max_sessions} sessions need {needed} file descriptors, and the limit is {hard}: raise it "
+            "(ulimit -n, LimitNOFILE=) or allow fewer sessions"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from gameproxy.admission import REFUSED_MAX, Admission
+from gameproxy.admission import Admission, TooFewDescriptors, ensure_descriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, peer_of
@@ -49,8 +48,6 @@ from gameproxy.session import Session
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
-OTHER_DESCRIPTORS: Final = 256
-"""Descriptors for all but sessions: the database, logs, listeners, game servers being started."""
 LAST_WORDS_TIME: Final = 5.0
 """Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
 
@@ -146,7 +143,10 @@ class GameProxy(Service):
         """
         if self._listening:
             return
-        self._ensure_descriptors()
+        try:
+            ensure_descriptors(self._config.proxy.max_sessions)
+        except TooFewDescriptors as error:
+            raise ConfigurationError(f"proxy.max_sessions: {error}") from error
         endpoints = self._endpoints
         if endpoints is None:
             endpoints = list(self._named_endpoints())
@@ -369,18 +369,6 @@ class GameProxy(Service):
             self._end_session,
             self._selector,
         )
-
-    def _ensure_descriptors(self) -> None:
-        """Each session takes two descriptors: raise the limit as far as needed, or say that it does not suffice."""
-        needed = 2 * (self._config.proxy.max_sessions + REFUSED_MAX) + OTHER_DESCRIPTORS
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            if hard != resource.RLIM_INFINITY and hard < needed:
-                raise ConfigurationError(
-                    f"proxy.max_sessions = {self._config.proxy.max_sessions} needs {needed} file descriptors, and the"
-                    f" limit is {hard}: raise it (ulimit -n, LimitNOFILE=) or lower max_sessions"
-                )
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @contextmanager

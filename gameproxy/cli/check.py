@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.testing import MemoryReactor
 
+from gameproxy.admission import TooFewDescriptors, ensure_descriptors
 from gameproxy.auth.password_file import PasswordFile, PasswordFileError
 from gameproxy.cli.terminal import printable
 from gameproxy.config import Config, ConfigError, Problem, load
@@ -53,6 +54,10 @@ def problems_around(config: Config) -> Iterator[Problem]:
                 listening_endpoint(MemoryReactor(), description)
             except ValueError as error:
                 yield f"proxy.listen[{index}]", str(error)
+    try:
+        ensure_descriptors(config.proxy.max_sessions)
+    except TooFewDescriptors as error:
+        yield "proxy.max_sessions", str(error)
     folder = config.database_path.parent
     if not folder.is_dir():
         yield "proxy.database", f"there is no folder {folder}"

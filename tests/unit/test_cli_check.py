@@ -76,6 +76,12 @@ class Check(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertEqual(errors, f"{self.file}: cannot be read: No such file or directory\n")
 
+    def test_too_many_sessions(self) -> None:
+        """More sessions than there can be descriptors for are told before they are missed."""
+        status, _, lines = self.check(GAME + "[proxy]\nmax_sessions = 1_000_000")
+        self.assertEqual(status, 1)
+        self.assertTrue(lines[0].startswith("proxy.max_sessions: 1000000 sessions need"), lines)
+
     def test_no_folder_for_the_database(self) -> None:
         """A database can be made, but not the folder that it is to be in."""
         status, _, lines = self.check(GAME + '[proxy]\ndatabase = "sqlite:///no/farm.db"')
