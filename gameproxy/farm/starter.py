@@ -18,12 +18,17 @@ from gameproxy.farm.processes import Processes, ProcessName
 
 LISTEN_HOST: Final = "127.0.0.1"
 """Where started game servers listen: they run on this machine, and only proxies have business there."""
-_LAUNCHER: Final = (
-    "import os, signal, sys; os.setsid(); "
-    # Python ignores them, and what is ignored stays so in the program that takes its place.
-    "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)]; "
-    "os.execvp(sys.argv[1], sys.argv[1:])"
-)
+_LAUNCHER: Final = """\
+import os, signal, sys
+os.setsid()
+# Python ignores these, and what is ignored stays so in the program that takes its place.
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.exit(f"{sys.argv[1]} cannot be run: {error.strerror}")
+"""
 
 
 class GameServerStarter:
@@ -62,13 +67,12 @@ class GameServerStarter:
         self._files.mkdir(mode=0o700, exist_ok=True)
         key_file = self._key_file(server)
         _write_private(key_file, self._key_for(server).hex() + "\n")
-        output = os.open(
-            self._files / f"{server}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640
-        )
+        output_file = self._files / f"{server}.log"
+        output = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
             transport = self._reactor.spawnProcess(
-                _Exit(server, on_exit),
+                _Exit(server, output_file, on_exit),
                 sys.executable,
                 [sys.executable, "-I", "-S", "-c", _LAUNCHER, *self._command(game)],
                 env={**self._environment, **self._announce(server, game, key_file)},
@@ -111,16 +115,18 @@ class _Exit(ProcessProtocol):
 
     _log = Logger()
 
-    def __init__(self, server: str, on_exit: Callable[[], None]) -> None:
+    def __init__(self, server: str, output: Path, on_exit: Callable[[], None]) -> None:
         self._server = server
+        self._output = output
         self._on_exit = on_exit
 
     def processEnded(self, reason: Failure) -> None:
         level = self._log.info if reason.check(ProcessDone) else self._log.warn
         level(
-            "game server {server} has ended: {reason}",
+            "game server {server} has ended: {reason} Its output is in {output}",
             server=self._server,
             reason=reason.getErrorMessage(),
+            output=str(self._output),
         )
         self._on_exit()
 

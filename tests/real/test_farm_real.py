@@ -237,7 +237,10 @@ async def test_no_such_command(place: Place) -> None:
         await place.acquire(farm)
     assert str(refusal.value.reason) == "start_failed"
     (log,) = (place.folder / "farm.servers").glob("*.log")
-    assert "FileNotFoundError" in log.read_text()
+    assert (
+        log.read_text()
+        == f"{place.folder}/no-such-program cannot be run: No such file or directory\n"
+    )
     await farm.stop()
 
 
