@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from gameproxy.config import Config
 from gameproxy.farm import orders, registry, reports
 from gameproxy.farm.bans import Bans
+from gameproxy.farm.chance import stream_of
 from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
 from gameproxy.farm.processes import Processes
@@ -50,7 +51,7 @@ class GameFarm:
         self._store = store
         self._processes = processes
         self._reactor = reactor
-        self._entropy = entropy
+        self._database_entropy = stream_of(entropy(32))
         self._selector = selector
         self._bans = Bans()
         self._keeper = ServerKeeper(
@@ -225,10 +226,10 @@ class GameFarm:
             queue_size=config.selection.queue_size,
             selector=self._selector
             or StrategySelector(
-                config.selection.strategy, config.selection.max_load, self._entropy
+                config.selection.strategy, config.selection.max_load, self._database_entropy
             ),
             bans=self._bans,
-            entropy=self._entropy,
+            entropy=self._database_entropy,
         )
 
     def _started(self, _: None) -> None:

@@ -40,6 +40,7 @@ class StrategySelector:
 
     :param strategy: ``packed`` (fullest first), ``least_connections`` or ``random``.
     :param max_load: only servers below this load are picked.
+    :param entropy: for the database's thread alone.
     """
 
     def __init__(self, strategy: str, max_load: float, entropy: Entropy) -> None:

@@ -66,6 +66,7 @@ class SlotTable:
     :param games: the games whose servers can be started, by name.
     :param duplicates: ``replace`` or ``refuse``.
     :param queue_size: most sessions that wait for one game.
+    :param entropy: for the database's thread alone.
     """
 
     proxy: str

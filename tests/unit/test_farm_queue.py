@@ -373,15 +373,19 @@ class QueueTests(SynchronousTestCase):
 
     def test_same_random_id_again(self) -> None:
         """A started server gets an id that no other has."""
-        world = self.world(
-            games=[{"name": "go", "command": ["god"], "capacity": 1, "max_servers": 2}]
-        )
-        farm = world.proxy()
-        world.sql(
-            "INSERT INTO game_servers (id, game, state, capacity) VALUES ('go-000002', 'go', 'closed', 1)"
-        )
-        world.client(farm, game="go")
-        self.assertEqual(world.starter.started, ["go-000003"])
+        game = {"name": "go", "command": ["god"], "capacity": 1, "max_servers": 2}
+        worlds = [self.world(games=[game]) for _ in range(3)]
+        for number, world in enumerate(worlds):
+            farm = world.proxy()
+            if number == 2:
+                world.sql(
+                    "INSERT INTO game_servers (id, game, state, capacity) "
+                    "VALUES (?, 'go', 'closed', 1)",
+                    worlds[0].starter.started[0],
+                )
+            world.client(farm, game="go")
+        one, same, other = (world.starter.started for world in worlds)
+        self.assertEqual((one == same, one == other), (True, False))
 
     def test_try_another_without_a_slot(self) -> None:
         """A session that is over, or whose row somebody deleted, gets nothing."""

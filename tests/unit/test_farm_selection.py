@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm.selection import QUERIES, StrategySelector
 from gameproxy.farm.store import upgrade
-from tests.farm_fixture import counting_entropy
+from tests.farm_fixture import Client, World, counting_entropy, listed
 
 
 class SelectionTests(SynchronousTestCase):
@@ -127,3 +128,39 @@ class SelectionTests(SynchronousTestCase):
                 self.connection.set_progress_handler(None, 1)
                 steps.append(count)
         self.assertLess(max(steps), 200, steps)
+
+
+class ChanceTests(SynchronousTestCase):
+    def names(self) -> list[str | None]:
+        """What is drawn in the database's thread: where two sessions are sent, and what two servers are called."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        world = World(
+            folder / "farm.db",
+            games=[{"name": "chess", "command": ["x"], "capacity": 1, "max_servers": 9}],
+            servers=[listed(f"go-{n}", game="go", capacity=9) for n in range(9)],
+            selection={"strategy": "random"},
+        )
+        draws: list[bytes] = []
+        source = world.entropy
+
+        def entropy(size: int) -> bytes:
+            draws.append(source(size))
+            return draws[-1]
+
+        world.entropy = entropy
+        farm = world.proxy()
+        world.reactor.threads.held = True
+        clients = [Client(farm, f"{game}{n}", game) for game in ("go", "chess") for n in "ab"]
+        for _ in range(3):
+            before = len(draws)
+            world.reactor.threads.run()
+            self.assertEqual(len(draws), before)
+            world.reactor.settle()
+        return [clients[0].server, clients[1].server, *world.starter.started]
+
+    def test_threads_share_no_chance(self) -> None:
+        """Nothing in the database's thread draws from the source of the reactor's; all is the same in every run."""
+        names = self.names()
+        self.assertEqual((len(names), None in names), (4, False))
+        self.assertEqual(self.names(), names)
