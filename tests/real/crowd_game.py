@@ -2,7 +2,7 @@
 
 It echoes frames, and is a witness of its own: what happens to it goes to its output as lines of JSON. Files in its
 folder tell it what to do: while ``hold`` or ``hold-ID`` is there it does not say that it is ready, with ``fail`` or
-``fail-ID`` it fails to start, and with ``slow`` it takes its time for a handshake.
+``fail-ID`` it fails to start, and with ``slow`` it takes its time to let players in and to let go of them.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def serve(connection: socket.socket) -> None:
         pass  # the connection broke
     finally:
         if player is not None:
+            if Path("slow").exists():
+                time.sleep(0.05)
             with lock:
                 players.remove(connection)
                 tell("left", player=player)
