@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-long lint docs bench clean
 
 # Shows proxy, farm and an echo game with 10 bots, until Ctrl-C; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -11,6 +11,10 @@ demo: .venv/demo.stamp
 
 test: .venv/test.stamp lint
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# What takes longer: crashes and crowds in full, with real processes; about five minutes.
+test-long: .venv/test.stamp
+	$(BIN)/python -m pytest tests/long
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
