@@ -43,7 +43,7 @@ class InlineThreadPool:
         def work() -> None:
             self.count += 1
             try:
-                writes = any(request.writes for batch in args for request in batch)
+                writes = kwargs.get("writes", False)
                 self.before(writes)
                 if self.broken is not None:
                     raise self.broken

@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gameproxy.cli.reporting import CommandFailed
-from gameproxy.farm.store import BUSY_TIMEOUT, SCHEMA_VERSION
+from gameproxy.farm.database import BUSY_TIMEOUT
+from gameproxy.farm.upgrades import SCHEMA_VERSION
 
 
 @contextmanager

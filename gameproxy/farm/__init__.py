@@ -5,7 +5,8 @@ from gameproxy.farm.keeper import Starter
 from gameproxy.farm.processes import LinuxProcesses, Processes, ProcessName
 from gameproxy.farm.selection import Selector
 from gameproxy.farm.starter import GameServerStarter
-from gameproxy.farm.store import FarmStore, StoreError, StoreUnavailable
+from gameproxy.farm.store import FarmStore, StoreUnavailable
+from gameproxy.farm.upgrades import StoreError
 
 __all__ = [
     "FarmStore",

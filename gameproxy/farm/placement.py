@@ -13,11 +13,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config, GameConfig
+from gameproxy.farm.database import Operation
 from gameproxy.farm.registry import SlotRow
 from gameproxy.farm.rests import Rests
 from gameproxy.farm.seat import Seat
 from gameproxy.farm.slots import Outlook, SlotTable
-from gameproxy.farm.store import FarmStore, Operation, told_by_store
+from gameproxy.farm.store import FarmStore, told_by_store
 from gameproxy.interfaces import AttemptFailed, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
 

@@ -356,7 +356,7 @@ async def test_made_by_several_at_once(place: Place) -> None:
 @pytest_twisted.ensureDeferred
 async def test_locked_for_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """While somebody holds the lock for longer than is waited, sessions are refused for a while; then all is well."""
-    monkeypatch.setattr("gameproxy.farm.store.BUSY_TIMEOUT", 0.2)
+    monkeypatch.setattr("gameproxy.farm.database.BUSY_TIMEOUT", 0.2)
     farm = place.farm()
     await farm.start()
     other = sqlite3.connect(place.database, isolation_level=None)

@@ -44,5 +44,5 @@ def test_wheel(tmp_path: Path) -> None:
     assert "gameproxy" in run(python, "-m", "twisted", "--help", folder=tmp_path)
     assert "--config" in run(python, "-m", "twisted", "gameproxy", "--help", folder=tmp_path)
     assert "demo" in run(where / "bin" / "gameproxy", "--help", folder=tmp_path)
-    tables = "from gameproxy.farm.store import SCHEMA_VERSION; print(SCHEMA_VERSION)"
+    tables = "from gameproxy.farm.upgrades import SCHEMA_VERSION; print(SCHEMA_VERSION)"
     assert int(run(python, "-c", tables, folder=tmp_path)) >= 1

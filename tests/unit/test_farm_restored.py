@@ -24,6 +24,11 @@ class RestoredTests(SynchronousTestCase):
         world.reactor.settle()
         return client
 
+    def disconnect(self, farm: GameFarm) -> None:
+        """As after any failed transaction."""
+        pool = farm._store._database._pool
+        pool.disconnect(pool.connect())
+
     def believe_dead(self, world: World, farm: GameFarm) -> None:
         """As another proxy that believes it dead."""
         world.sql("DELETE FROM slots WHERE proxy = ?", farm.proxy)
@@ -41,7 +46,7 @@ class RestoredTests(SynchronousTestCase):
         world = self.world(listed("a", capacity=1))
         farm = world.proxy()
         self.relaying(world, farm)
-        farm._store._pool.disconnect(farm._store._pool.connect())  # as after any failed transaction
+        self.disconnect(farm)
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((world.evicted, world.counts("a")), ([], (0, 1, 1, 0)))
 
@@ -116,7 +121,7 @@ class RestoredTests(SynchronousTestCase):
         farm.release(client.session)
         world.reactor.pass_time(3.0, 0.25)
         world.reactor.threads.broken = None
-        farm._store._pool.disconnect(farm._store._pool.connect())
+        self.disconnect(farm)
         world.reactor.pass_time(3.0, 0.25)
         self.assertEqual(world.counts("a"), (0, 0, 1, 1))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm.selection import QUERIES, StrategySelector
-from gameproxy.farm.store import upgrade
+from gameproxy.farm.upgrades import upgrade
 from tests.farm_fixture import Client, World, counting_entropy, listed
 
 

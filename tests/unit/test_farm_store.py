@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.farm import FarmStore, StoreError, StoreUnavailable
+from gameproxy.farm import FarmStore, StoreError, StoreUnavailable, database, upgrades
 from gameproxy.farm import store as store_module
-from gameproxy.farm.store import SCHEMA_VERSION
+from gameproxy.farm.upgrades import SCHEMA_VERSION
 from tests.inline_threads import InlineReactor
 
 JTI = "INSERT INTO used_tickets (jti, expires_at) VALUES (?, 1)"
@@ -141,7 +141,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_reads_while_locked(self) -> None:
         """While another process holds the lock and musts wait for it, reads are answered, by the same connection."""
-        self.patch(store_module, "BUSY_TIMEOUT", 0.01)
+        self.patch(database, "BUSY_TIMEOUT", 0.01)
         self.store = self.make_store()
         self.do(self.spend("a"))
         other = sqlite3.connect(self.path, isolation_level=None)
@@ -188,7 +188,7 @@ class StoreTests(SynchronousTestCase):
 
     def test_locked(self) -> None:
         """While another process holds the lock, writes fail; the next one after it works."""
-        self.patch(store_module, "BUSY_TIMEOUT", 0.01)
+        self.patch(database, "BUSY_TIMEOUT", 0.01)
         self.store = self.make_store()
         self.do(self.spend("a"))
         other = sqlite3.connect(self.path, isolation_level=None)
@@ -359,8 +359,8 @@ class StoreTests(SynchronousTestCase):
         self.store.close()
         self.reactor.settle()
         scripts = [(1, "rubbish;"), (2, "CREATE TABLE two (x);"), (3, "ALTER TABLE two ADD y;")]
-        self.patch(store_module, "_SCRIPTS", scripts)
-        self.patch(store_module, "SCHEMA_VERSION", 3)
+        self.patch(upgrades, "_SCRIPTS", scripts)
+        self.patch(upgrades, "SCHEMA_VERSION", 3)
         self.store = self.make_store()
         self.assertEqual(self.do(lambda c: c.execute("SELECT y FROM two").fetchall()), [])
         self.assertEqual(self.do(lambda c: c.execute("PRAGMA user_version").fetchone()), (3,))
@@ -379,7 +379,7 @@ class StoreTests(SynchronousTestCase):
     def patched_scripts(self, scripts: list[tuple[int, str]], version: int) -> Any:
         from unittest.mock import patch
 
-        return patch.multiple(store_module, _SCRIPTS=scripts, SCHEMA_VERSION=version)
+        return patch.multiple(upgrades, _SCRIPTS=scripts, SCHEMA_VERSION=version)
 
     def test_memory(self) -> None:
         """``:memory:`` is a database of its own."""

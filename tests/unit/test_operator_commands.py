@@ -22,7 +22,7 @@ from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.reporting import CommandFailed, duration, moment
 from gameproxy.control import control_path
 from gameproxy.farm import GameFarm, LinuxProcesses
-from gameproxy.farm.store import SCHEMA_VERSION
+from gameproxy.farm.upgrades import SCHEMA_VERSION
 from tests.commands import run
 from tests.farm_fixture import World
 
