@@ -50,9 +50,7 @@ class OperatorsTests(SynchronousTestCase):
         self.assertEqual(self.ask(ask="start", game="chess"), "no_server")
         self.assertEqual(self.ask(ask="start", game="go"), "unknown_game")
         self.assertEqual(self.ask(ask="stop", server=server), {"stopped": True})
-        self.assertEqual(
-            self.world.processes.signals, [(self.world.starter.pids[server], 15)]
-        )
+        self.assertEqual(self.world.processes.signals, [(self.world.starter.pids[server], 15)])
         self.assertEqual(self.ask(ask="stop", server="other"), {"stopped": False})
 
     def test_database_out_of_order(self) -> None:
