@@ -91,14 +91,16 @@ def compile_c(source: Path, folder: Path, *libraries: str) -> str:
 
 @contextmanager
 def running(
-    command: Sequence[str], core: int, log: IO[str] | None = None
+    command: Sequence[str], cores: str, log: IO[str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program pinned to one core, with pipes for input and output (or a log), ended by its pid on the way out.
+    """A program pinned to cores (``0`` or ``0,1``), with pipes for input and output (or a log).
+
+    It is ended by its pid on the way out.
 
     It is in a session of its own, so that Ctrl-C reaches only the benchmark, and gets SIGTERM should the
     benchmark be killed. The end of its input asks it to end, then SIGTERM, then SIGKILL.
     """
-    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core), *command]
+    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", cores, *command]
     process = subprocess.Popen(
         pinned,
         stdin=subprocess.PIPE,

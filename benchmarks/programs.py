@@ -25,8 +25,8 @@ HOLD_IN_FLIGHT = 50
 CONFIGURATION = """\
 [proxy]
 listen = ["tcp:{port}:interface=127.0.0.1:backlog=4096"]
-database = "sqlite:///farm.db"
-secret_file = "farm.secret"
+database = "sqlite:///../{farm}/farm.db"
+secret_file = "../{farm}/farm.secret"
 max_sessions = {max_sessions}
 relay = "transport"
 
@@ -60,13 +60,19 @@ listen bench
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy under test. ``folder`` has its configuration, database and log; ``mode`` is setup_load's word."""
+    """A proxy under test.
+
+    :param mode: setup_load's word, ``native`` or ``bare``.
+    :param folder: has its configuration, log and tickets.
+    :param farm: the folder of its farm's database.
+    """
 
     name: str
     mode: str
     pid: int
     port: int
     folder: Path
+    farm: Path
 
     def log(self) -> str:
         """The end of what it has logged."""
@@ -75,7 +81,7 @@ class Proxy:
     def stats(self) -> tuple[int, int, int]:
         """connections, connections_added and reserved, of all game servers in its database."""
         query = "SELECT sum(connections), sum(connections_added), sum(reserved) FROM game_servers"
-        with closing(sqlite3.connect(f"file:{self.folder}/farm.db?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{self.farm}/farm.db?mode=ro", uri=True)) as database:
             connections, added, reserved = database.execute(query).fetchone()
         return connections, added, reserved
 
@@ -97,14 +103,13 @@ class Proxy:
 class Tickets:
     """Makes files of AUTH lines, each with a ticket of its own for a player of its own."""
 
-    def __init__(self, folder: Path, key: bytes) -> None:
-        self._folder = folder
+    def __init__(self, key: bytes) -> None:
         self._key = key
         self._made = 0
 
-    def write(self, count: int) -> str:
+    def write(self, folder: Path, count: int) -> str:
         """Write ``count`` lines, good from now on for TICKET_LIFETIME seconds; returns the path."""
-        path = self._folder / "auth.lines"
+        path = folder / "auth.lines"
         expires = int(time.time() + TICKET_LIFETIME)
         with path.open("w") as lines:
             for _ in range(count):
@@ -148,19 +153,22 @@ class Programs:
     """Compiles and starts what a benchmark needs, in ``folder``, on two cores; ``stack`` ends it all.
 
     :param gameproxy: the command that runs the proxy, to which the path of a configuration is added.
+    :param apart: proxies on one core, all else on the other; else everything may run on all cores.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, gameproxy: str) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, gameproxy: str, apart: bool = True) -> None:
         self._folder = folder
         self._stack = stack
         self._gameproxy = gameproxy.split()
-        cores = sorted(os.sched_getaffinity(0))
+        cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+        if not apart:
+            cores = [",".join(cores)]
         self.load_core, self.proxy_core = cores[0], cores[-1]
         self.pids: list[int] = []
         self._load = machine.compile_c(HERE / "setup_load.c", folder)
         self._game_server = machine.compile_c(HERE / "game_server.c", folder, "-lcrypto")
         ticket_key = secrets.token_hex(32).encode()
-        self._tickets = Tickets(folder, ticket_key)
+        self._tickets = Tickets(ticket_key)
         for name, text in (
             ("ticket.key", ticket_key),
             ("server.key", secrets.token_hex(32).encode()),
@@ -175,8 +183,13 @@ class Programs:
         assert server.stdout
         return int(server.stdout.readline())
 
-    def start_proxy(self, name: str, mode: str, server_port: int, max_sessions: int) -> Proxy:
-        """Start gameproxy (``native``) or HAProxy (``bare``) on the proxies' core; returns when it listens."""
+    def start_proxy(
+        self, name: str, mode: str, server_port: int, max_sessions: int, farm: str | None = None
+    ) -> Proxy:
+        """Start gameproxy (``native``) or HAProxy (``bare``) on the proxies' core; returns when it listens.
+
+        :param farm: the name of the proxy whose database it shares; without it, it has one of its own.
+        """
         template, command = CONFIGURATION, self._gameproxy
         if mode == "bare":
             template, command = HAPROXY, ["haproxy", "-db", "-f"]
@@ -190,6 +203,7 @@ class Programs:
                 server_port=server_port,
                 server=SERVER,
                 game=GAME,
+                farm=farm or name,
                 max_sessions=max_sessions,
             )
         )
@@ -200,13 +214,13 @@ class Programs:
         )
         wait_for_port(process, port, log)
         self.pids.append(process.pid)
-        return Proxy(name, mode, process.pid, port, folder)
+        return Proxy(name, mode, process.pid, port, folder, self._folder / (farm or name))
 
     def load(
         self, proxy: Proxy, in_flight: int, what: str, amount: float, tickets: int
     ) -> list[str]:
         """The command of a load, with that many fresh tickets if the proxy wants any."""
-        lines = (self._tickets.write(tickets),) if proxy.mode == "native" else ()
+        lines = (self._tickets.write(proxy.folder, tickets),) if proxy.mode == "native" else ()
         return [self._load, proxy.mode, str(proxy.port), str(in_flight), what, str(amount), *lines]
 
     def hold(self, proxy: Proxy, sessions: int) -> None:
