@@ -1,4 +1,5 @@
-"""Which game server a session gets: one query on an index, at a cost that does not grow with the farm."""
+"""Which game server a session gets: a query on an index. Its cost does not grow with the farm, but for ``random``,
+which counts the servers that suit."""
 
 from __future__ import annotations
 

@@ -275,10 +275,13 @@ class SlotTable:
 
     def _has_hope(self, cursor: sqlite3.Cursor, game: str, excluded: Sequence[str]) -> bool:
         """Whether a server other than ``excluded`` has, may get, or can be started to have, a free slot."""
+        living = (
+            "EXISTS (SELECT 1 FROM game_servers WHERE game = :game AND state <> 'closed' "
+            "AND id NOT IN (SELECT value FROM json_each(:excluded))"
+        )
         hopeful, others = cursor.execute(
-            "SELECT total(state = 'starting' OR usable), count(*) FROM game_servers "
-            "WHERE game = ? AND state <> 'closed' AND id NOT IN (SELECT value FROM json_each(?))",
-            (game, json.dumps(list(excluded))),
+            f"SELECT {living} AND (state = 'starting' OR usable)), {living})",
+            {"game": game, "excluded": json.dumps(list(excluded))},
         ).fetchone()
         if hopeful:
             return True
