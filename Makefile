@@ -28,6 +28,7 @@ docs: .venv/docs.stamp
 # Needs cc, libssl-dev and haproxy; see benchmarks/README.md.
 bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
+	$(BIN)/python benchmarks/bench_farm.py
 
 clean:
 	rm -rf .venv docs/_build .coverage .hypothesis

@@ -38,12 +38,6 @@ LINGER: Final = 1.0
 """Seconds that a peer gets to take the end of a stream, or to close first."""
 DISCARD_MAX: Final = 65536
 """Bytes that are read and thrown away from a peer that goes on sending after all we had to say has reached it."""
-_KEEPALIVE: Final = (
-    (socket.TCP_KEEPIDLE, 30),
-    (socket.TCP_KEEPINTVL, 10),
-    (socket.TCP_KEEPCNT, 3),
-)
-"""A peer that is silent for 30 s and does not answer three questions, 10 s apart, is gone."""
 _STALL_CHECKS: Final = 4
 """How often progress is looked at within the time that a peer may go without any."""
 _TCP_INFO_ACKED: Final = struct.Struct("=120xQ")
@@ -93,7 +87,6 @@ class Wire(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-            self._notice_ghosts()
         self._connected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -209,13 +202,6 @@ class Wire(Protocol):
             waiting: int = _INT.unpack(ioctl(self._socket(), termios.TIOCOUTQ, bytes(_INT.size)))[0]
             return waiting
         return 0
-
-    def _notice_ghosts(self) -> None:
-        """Have the system ask a silent peer whether it is still there: one that lost power or network says nothing."""
-        self.transport.setTcpKeepAlive(True)  # type: ignore[attr-defined]  # and this
-        with suppress(OSError, AttributeError):
-            for option, value in _KEEPALIVE:
-                self._socket().setsockopt(socket.IPPROTO_TCP, option, value)
 
     def _socket(self) -> socket.socket:
         """The socket below whatever wraps it.

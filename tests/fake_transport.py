@@ -33,7 +33,7 @@ class FakeTransport:
     :ivar reading: whether the protocol wants to be given what comes.
     :ivar stream_ended: whether the peer has received the end of the stream.
     :ivar how: ``None`` while the connection stands; else ``done``, ``aborted`` or ``lost``.
-    :ivar no_delay: what was set; so is ``keep_alive``.
+    :ivar no_delay: what was set.
     """
 
     disconnecting = False
@@ -45,7 +45,6 @@ class FakeTransport:
         self.stream_ended = False
         self.how: str | None = None
         self.no_delay = False
-        self.keep_alive = False
         self.producer: IPushProducer | None = None
         self._producer_paused = False
         self._ends_stream = False
@@ -151,10 +150,10 @@ class FakeTransport:
         self.no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
-        return self.keep_alive
+        return False
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        self.keep_alive = enabled
+        raise NotImplementedError
 
     # IConsumer
 

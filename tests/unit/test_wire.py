@@ -88,22 +88,11 @@ class HoldingTests(WireTestCase):
     def test_passes_on_what_comes(self) -> None:
         """The holder of the moment gets what comes; small packets are not held back for more."""
         self.assertTrue(self.transport.no_delay)
-        self.assertTrue(self.transport.keep_alive)
         self.transport.deliver(b"one")
         other = Recorder()
         self.wire.holder = other
         self.transport.deliver(b"two")
         self.assertEqual((self.holder.received, other.received), ([b"one"], [b"two"]))
-
-    def test_ghosts_are_noticed(self) -> None:
-        """The system asks a silent peer whether it is there, within a minute: one without power says nothing."""
-        with socket.socket() as tcp:
-            transport = FakeTransport()
-            transport.getHandle = lambda: tcp  # type: ignore[attr-defined]  # as transports on sockets have it
-            Wire(self.clock, self.hold).makeConnection(transport)
-            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-            idle, pause, times = (tcp.getsockopt(socket.IPPROTO_TCP, one) for one in options)
-        self.assertLessEqual(idle + pause * times, 60)
 
     def test_the_end_of_the_stream_is_told_once(self) -> None:
         """The peer ends its stream, and the connection is lost then: that is one end."""
