@@ -68,18 +68,6 @@ async def test_kept_warm_and_stopped(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_not_stopped_under_a_player(tmp_path: Path) -> None:
-    """Who takes a slot in the moment in which the game server is about to be stopped keeps it."""
-    await crowd_scenes.nearly_stopped(tmp_path, 1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_failing_starts_back_off(tmp_path: Path) -> None:
-    """Starts that fail are repeated after growing pauses, one at a time over both proxies, until one succeeds."""
-    await crowd_scenes.back_off(tmp_path, 1)
-
-
-@pytest_twisted.ensureDeferred
 async def test_start_failed_only_when_all_fail(tmp_path: Path) -> None:
     """Who waits for starts of which some fail waits on and gets in; when all fail, all are told ``start_failed``."""
     async with Town(tmp_path, "capacity = 1\nmax_servers = 3\nstart_attempts = 2") as town:
