@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 
 from tests.real import crowd_scenes
+from tests.real.crowd import Town, until
+from tests.real.streams import pause
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,3 +51,34 @@ async def test_not_stopped_under_a_player(tmp_path: Path) -> None:
 async def test_many_times_the_same_player(tmp_path: Path) -> None:
     """A player who comes a hundred times at once has one session at the end."""
     await crowd_scenes.replaced(tmp_path, 100)
+
+
+@pytest_twisted.ensureDeferred
+async def test_kept_warm_and_stopped(tmp_path: Path) -> None:
+    """Over two proxies: min_ready are there before anybody comes, and again when one is killed; there are never more
+    than max_servers; those that are idle are stopped, but not those to be kept warm, and none with players."""
+    game = "capacity = 1\nmin_ready = 2\nmax_servers = 3\nstop_when_idle = 0.5"
+    async with Town(tmp_path, game) as town:
+        await until(lambda: town.states() == {"ready": 2})
+        ((killed, pid), _) = town.query("SELECT id, pid FROM game_servers ORDER BY id")
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: town.states() == {"ready": 2, "closed": 1})
+        assert len(town.events("started")) == 3
+        visitors = [await town.join(f"p{number}", number) for number in range(3)]
+        assert len(town.events("started")) == 4
+        late = await town.ask("late")
+        await late.waits_at(1)
+        assert set(late.told) == {("queued", 1)}
+        visitors[0].say_close()
+        await late.welcomed()
+        assert len(town.events("started")) == 4
+        for visitor in (*visitors[1:], late):
+            visitor.say_close()
+        await until(lambda: town.states() == {"ready": 2, "closed": 2})
+        await pause(2.0)
+        assert town.states() == {"ready": 2, "closed": 2}
+        stopped = [
+            (one["server"] != killed, one["present"]) for one in town.events("asked to stop")
+        ]
+        assert stopped == [(True, 0)]
+        assert len(town.events("started")) == 4

@@ -28,46 +28,6 @@ async def test_everybody_gets_in_once(tmp_path: Path, proxies: int) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_leaving_in_every_phase(tmp_path: Path) -> None:
-    """Whoever leaves, whenever and however: no slot is lost, none is there twice, and who stays notices nothing."""
-    await crowd_scenes.churn(tmp_path, 96, 4)
-
-
-# As many game servers as needed
-
-
-@pytest_twisted.ensureDeferred
-async def test_kept_warm_and_stopped(tmp_path: Path) -> None:
-    """Over two proxies: min_ready are there before anybody comes, and again when one is killed; there are never more
-    than max_servers; those that are idle are stopped, but not those to be kept warm, and none with players."""
-    game = "capacity = 1\nmin_ready = 2\nmax_servers = 3\nstop_when_idle = 0.5"
-    async with Town(tmp_path, game) as town:
-        await until(lambda: town.states() == {"ready": 2})
-        ((killed, pid), _) = town.query("SELECT id, pid FROM game_servers ORDER BY id")
-        os.kill(pid, signal.SIGKILL)
-        await until(lambda: town.states() == {"ready": 2, "closed": 1})
-        assert len(town.events("started")) == 3
-        visitors = [await town.join(f"p{number}", number) for number in range(3)]
-        assert len(town.events("started")) == 4
-        late = await town.ask("late")
-        await late.waits_at(1)
-        assert set(late.told) == {("queued", 1)}
-        visitors[0].say_close()
-        await late.welcomed()
-        assert len(town.events("started")) == 4
-        for visitor in (*visitors[1:], late):
-            visitor.say_close()
-        await until(lambda: town.states() == {"ready": 2, "closed": 2})
-        await pause(2.0)
-        assert town.states() == {"ready": 2, "closed": 2}
-        stopped = [
-            (one["server"] != killed, one["present"]) for one in town.events("asked to stop")
-        ]
-        assert stopped == [(True, 0)]
-        assert len(town.events("started")) == 4
-
-
-@pytest_twisted.ensureDeferred
 async def test_start_failed_only_when_all_fail(tmp_path: Path) -> None:
     """Who waits for starts of which some fail waits on and gets in; when all fail, all are told ``start_failed``."""
     async with Town(tmp_path, "capacity = 1\nmax_servers = 3\nstart_attempts = 2") as town:
