@@ -3,8 +3,10 @@ place."""
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -181,7 +183,7 @@ async def test_server_edited_to_nonsense(tmp_path: Path) -> None:
     """Nonsense in the row of a started game server ends none of its sessions, and others come to another server."""
     async with CrashTown(tmp_path, capacity=4, servers=2) as town:
         visitors = await together(town.join(f"visitor {n}") for n in range(2))
-        ((server, _),) = town.started().items()
+        ((server, pid),) = town.started().items()
         town.query(
             "UPDATE game_servers SET host = NULL, port = 0, capacity = -5, state = 'odd',"
             " heartbeat_at = 'soon', started_at = 'x', reported_load = 'heavy', pid = 'many'"
@@ -195,3 +197,4 @@ async def test_server_edited_to_nonsense(tmp_path: Path) -> None:
             visitor.say_close()
         await until(lambda: not town.query("SELECT 1 FROM slots"))
         await town.settled(0)
+        os.killpg(pid, signal.SIGKILL)  # the farm's tables name it no more
