@@ -103,10 +103,7 @@ class TwistedLoop:
 class _Listener:
     def __init__(self, port: IListeningPort) -> None:
         self._port = port
-
-    @property
-    def port(self) -> int:
-        return cast(IPv4Address, self._port.getHost()).port
+        self.port = cast(IPv4Address, port.getHost()).port
 
     def close(self) -> Awaitable[None]:
         return maybeDeferred(self._port.stopListening).addCallback(lambda _: None)
