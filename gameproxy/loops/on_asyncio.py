@@ -91,6 +91,8 @@ class AsyncioStream(asyncio.Protocol):
         self._ended = False
         self._closed = False
         self.behind = 0
+        self.reads_on = False
+        self.on_taken: Callable[[], object] | None = None
 
     # What is written
 
@@ -145,12 +147,15 @@ class AsyncioStream(asyncio.Protocol):
         self._full = False
         self.behind = 0
         self._read_or_not()
+        if self.on_taken is not None:
+            self.on_taken()
 
     def _read_or_not(self) -> None:
         if self._closed:
             return
         # Doing either twice changes nothing.
-        if (self._full or self._paused) and not self._ended:
+        stops = self._paused or (self._full and not self.reads_on)
+        if stops and not self._ended:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

@@ -138,6 +138,8 @@ class TwistedStream(Protocol):
         self._lingering: IDelayedCall | None = None
         self._ended = False
         self.behind = 0
+        self.reads_on = False
+        self.on_taken: Callable[[], object] | None = None
 
     # What is written
 
@@ -194,6 +196,8 @@ class TwistedStream(Protocol):
         self._full = False
         self.behind = 0
         self._read_or_not()
+        if self.on_taken is not None:
+            self.on_taken()
 
     def stopProducing(self) -> None:
         """The connection is lost, which :meth:`connectionLost` tells too."""
@@ -202,7 +206,8 @@ class TwistedStream(Protocol):
         if not self.connected:
             return
         transport = cast(IPushProducer, self.transport)
-        if (self._full or self._paused) and not self._ended:
+        stops = self._paused or (self._full and not self.reads_on)
+        if stops and not self._ended:
             transport.pauseProducing()
         else:
             transport.resumeProducing()
