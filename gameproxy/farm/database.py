@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import sleep
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from twisted.enterprise import adbapi
 from twisted.internet import threads
@@ -16,6 +16,7 @@ from twisted.python.threadpool import ThreadPool
 
 from gameproxy.farm.upgrades import upgrade
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Cursor], T]
 """What is done in a transaction. It runs in the database's thread: no reactor, no shared state."""
@@ -72,18 +73,21 @@ class Database:
             self._pool.threadpool = thread_pool
         # Below: the thread's own.
         self._identities: dict[str, tuple[int, int]] = {}
+        self._patience = BUSY_TIMEOUT
         self._restored = False
 
     def transact(
         self,
         operations: Sequence[Operation[Any]],
         writes: bool,
+        alone: bool,
         restore: Restore,
         is_restored: Callable[[sqlite3.Cursor], bool],
     ) -> Deferred[Outcomes]:
         """Run operations in one transaction, each in a savepoint of its own. The one before has to be over.
 
         :param writes: whether one of them may write.
+        :param alone: do without a transaction, when the database is in order.
         :param restore: called before all else on a newly opened database, and when something is missing.
         :param is_restored: asked before all else, when one may write: is what ``restore`` puts in still there?
         :return: fires when it is committed; fails with StoreError, sqlite3.Error or OSError, when nothing of it has
@@ -95,6 +99,7 @@ class Database:
             self._transact,
             operations,
             writes=writes,
+            alone=alone,
             restore=restore,
             is_restored=is_restored,
         )
@@ -113,6 +118,10 @@ class Database:
             # A first look makes the files that belong to the database.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             self._identities = {name: i for name in self._names() if (i := _identity(name))}
+            # From here on _when_free waits.
+            (milliseconds,) = connection.execute("PRAGMA busy_timeout").fetchone()
+            self._patience = milliseconds / 1000
+            connection.execute("PRAGMA busy_timeout = 0")
         except BaseException:
             connection.close()
             raise
@@ -144,21 +153,23 @@ class Database:
         self,
         operations: Sequence[Operation[Any]],
         writes: bool,
+        alone: bool,
         restore: Restore,
         is_restored: Callable[[sqlite3.Cursor], bool],
     ) -> Outcomes:
         connection = self._connect()
         cursor = connection.cursor()
         writes = writes or not self._restored
+        on_restored = None
         try:
-            if writes:
-                _begin_writing(cursor)
-            else:
-                cursor.execute("BEGIN")
-            on_restored = None
-            if upgrade(cursor) or not self._restored or (writes and not is_restored(cursor)):
+            if alone and self._restored:
+                return None, [self._when_free(_attempt, cursor, o) for o in operations]
+            self._when_free(cursor.execute, "BEGIN IMMEDIATE" if writes else "BEGIN")
+            upgraded = self._when_free(upgrade, cursor)
+            if upgraded or not self._restored or (writes and not is_restored(cursor)):
                 on_restored = restore(cursor)
-            outcomes = [_attempt(cursor, operation) for operation in operations]
+            attempt = _attempt_undoably if writes else _attempt
+            outcomes = [attempt(cursor, operation) for operation in operations]
             cursor.execute("COMMIT")
         except BaseException as error:
             # Closing undoes the transaction, and a fresh connection is what recovers from most troubles. But one that
@@ -168,6 +179,25 @@ class Database:
             raise
         self._restored = True
         return on_restored, outcomes
+
+    def _when_free(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that needs a lock, as soon as nobody else has it.
+
+        SQLite's own waiting looks for the lock ever more rarely: while another program writes in a tight loop it meets
+        none of the gaps, which last microseconds.
+
+        :raises sqlite3.OperationalError: somebody else has the lock all the time.
+        """
+        left = int(self._patience / (1.5 * _LOOK_PAUSE)) * _LOOKS
+        while True:
+            try:
+                return function(*args, **kwargs)
+            except sqlite3.OperationalError as error:
+                if not left or not _is_busy(error):
+                    raise
+            left -= 1
+            if left % _LOOKS == 0:
+                sleep(_LOOK_PAUSE)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -185,51 +215,32 @@ def _use_wal(connection: sqlite3.Connection) -> None:
     raise sqlite3.OperationalError("database is locked")
 
 
-def _begin_writing(cursor: sqlite3.Cursor) -> None:
-    """Begin a transaction that may write, as soon as nobody else has one.
-
-    SQLite's own waiting looks for the lock ever more rarely: while another program writes in a tight loop it meets none
-    of the gaps, which last microseconds.
-
-    :raises sqlite3.OperationalError: somebody else has the lock all the time.
-    """
-    (milliseconds,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-    stretches = int(milliseconds / 1000 / (1.5 * _LOOK_PAUSE))
-    cursor.execute("PRAGMA busy_timeout = 0")
-    try:
-        for _ in range(stretches):
-            for _ in range(_LOOKS):
-                try:
-                    cursor.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                        raise
-                else:
-                    return
-            sleep(_LOOK_PAUSE)
-        cursor.execute("BEGIN IMMEDIATE")
-    finally:
-        cursor.execute(f"PRAGMA busy_timeout = {milliseconds}")
-
-
 def _attempt(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:
-    cursor.execute("SAVEPOINT request")
+    """What an operation comes to; its own fault is a Failure, the database's is raised."""
     try:
-        result = operation(cursor)
+        return operation(cursor)
     except Exception as error:
         if isinstance(error, sqlite3.Error) and not _is_alone(error):
             raise
         failure = Failure()
         failure.cleanFailure()
-        cursor.execute("ROLLBACK TO request")
-        cursor.execute("RELEASE request")
         return failure
+
+
+def _attempt_undoably(cursor: sqlite3.Cursor, operation: Operation[T]) -> T | Failure:
+    """The same, and nothing is left of an operation that fails."""
+    cursor.execute("SAVEPOINT request")
+    outcome = _attempt(cursor, operation)
+    if isinstance(outcome, Failure):
+        cursor.execute("ROLLBACK TO request")
     cursor.execute("RELEASE request")
-    return result
+    return outcome
 
 
 def _is_busy(error: BaseException) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    """Whether somebody else has the lock, so that it is worth waiting."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
 def _is_alone(error: sqlite3.Error) -> bool:

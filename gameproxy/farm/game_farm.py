@@ -16,10 +16,12 @@ from gameproxy.farm.chance import stream_of
 from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
 from gameproxy.farm.processes import Processes
+from gameproxy.farm.pulse import Pulse
 from gameproxy.farm.reaper import Reaper
 from gameproxy.farm.selection import Selector, StrategySelector
 from gameproxy.farm.slots import SlotTable
 from gameproxy.farm.store import FarmStore
+from gameproxy.farm.survey import Surveyor
 from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
 
@@ -54,6 +56,8 @@ class GameFarm:
         self._database_entropy = stream_of(entropy(32))
         self._selector = selector
         self._bans = Bans()
+        self._pulse = Pulse(self.proxy)
+        self._surveyor = Surveyor(self.proxy, self._pulse, self._bans, processes)
         self._keeper = ServerKeeper(
             self.proxy, store, starter, processes, reactor, entropy, self._changed
         )
@@ -65,16 +69,14 @@ class GameFarm:
             self.proxy,
             store,
             self._keeper,
-            self._bans,
-            processes,
+            self._surveyor,
+            self._pulse,
             reactor,
-            self._beat,
             self._placement.evict,
             self._looked,
         )
         store.restore = self._restore
-        store.is_restored = self._is_restored
-        self._beaten_at = 0.0
+        store.is_restored = self._pulse.is_there
 
     def start(self) -> Deferred[None]:
         """Open the database, register this proxy and its ``[[servers]]``, and begin the upkeep.
@@ -219,6 +221,7 @@ class GameFarm:
         self._config = config
         games = {game.name: game for game in config.games}
         self._keeper.games = games
+        self._surveyor.listed = config.servers
         self._table = SlotTable(
             proxy=self.proxy,
             games=games,
@@ -250,19 +253,11 @@ class GameFarm:
 
     # In the database's thread
 
-    def _beat(self, cursor: sqlite3.Cursor, now: float) -> None:
-        registry.beat(cursor, self.proxy, now)
-        registry.keep_listed(cursor, self.proxy, self._config.servers)
-        self._beaten_at = now
-
-    def _is_restored(self, cursor: sqlite3.Cursor) -> bool:
-        """Not when this proxy was removed, nor when a backup was copied over the file."""
-        return registry.last_beat(cursor, self.proxy) == self._beaten_at
-
     def _restore(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Put in what must be there."""
-        now = self._beaten_at = self._reactor.seconds()
+        now = self._reactor.seconds()
         registry.register_proxy(cursor, self.proxy, self._processes, now)
+        self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
         registry.restore_servers(cursor, self.proxy, self._keeper.mine)
         registry.adopt_servers(cursor, self.proxy)

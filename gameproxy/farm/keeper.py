@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -141,9 +141,12 @@ class ServerKeeper:
         """
         return self._store.write(partial(self._prepare_stop, server)).addCallback(self._stop)
 
-    def inspect(self, servers: Sequence[StartedServer], elapsed: float) -> None:
+    def inspect(
+        self, servers: Sequence[StartedServer], ended: Collection[ProcessName], elapsed: float
+    ) -> None:
         """See what is to be done about the servers.
 
+        :param ended: processes that have certainly ended.
         :param elapsed: seconds since the last look in which the database could be read.
         """
         self._warm = {}
@@ -154,13 +157,15 @@ class ServerKeeper:
         self.mine = mine
         living = {server.id for server in servers}
         self._seen = {name: process for name, process in self._seen.items() if name in living}
-        self._seen |= {s.id: s.process for s in mine if s.process is not None and not s.gone}
+        self._seen |= {
+            s.id: s.process for s in mine if s.process is not None and s.process not in ended
+        }
         stood = self._heartbeats.observe({s.id: s.heartbeat_at for s in mine}, elapsed)
         idle = self._idle.observe(
             {s.id: (s.taken == 0, s.connections_added) for s in mine}, elapsed
         )
         for server in mine:
-            if server.gone:
+            if server.process in ended:
                 self._ended(server.id, server.game)
             elif server.state == "starting":
                 self._inspect_start(server)
@@ -243,7 +248,7 @@ class ServerKeeper:
         done.addCallbacks(retired, told_by_store)
 
     def _prepare_stop(self, name: str, cursor: sqlite3.Cursor) -> StartedServer | None:
-        servers = registry.started_servers(cursor, self._processes)
+        servers = registry.started_servers(cursor)
         server = next((server for server in servers if server.id == name), None)
         if server is not None:
             registry.set_state(cursor, name, server.state, "draining")

@@ -23,11 +23,18 @@ LONGEST_START_PAUSE: Final = 60.0
 """Seconds before the next start of a game after a first failure, and after many."""
 START_JITTER: Final = 0.25
 """By which part of itself, at most, chance makes such a pause longer."""
-_FORGET_CLOSED_AFTER: Final = 3600.0
-_CLOSED_BEFORE: Final = (
-    "game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0 "
-    "AND max(coalesce(started_at, 0), coalesce(heartbeat_at, 0)) < ?"
-)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRow:
+    """A proxy that takes part.
+
+    :param beat: its last sign of life: seconds since the epoch, or whatever somebody edited it to.
+    """
+
+    id: str
+    beat: float
+    process: ProcessName
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,6 @@ class StartedServer:
     Numbers that somebody edited to something else are ``None``.
 
     :param proxy: the proxy that looks after it.
-    :param gone: whether its process has certainly ended.
     """
 
     id: str
@@ -52,7 +58,6 @@ class StartedServer:
     heartbeat_at: float | None
     started_at: float | None
     process: ProcessName | None
-    gone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,15 @@ def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now
     )
 
 
+def proxies(cursor: sqlite3.Cursor) -> list[ProxyRow]:
+    """The proxies that take part."""
+    rows = cursor.execute("SELECT id, beat, pid, process_started, place FROM proxies ORDER BY id")
+    return [ProxyRow(name, beat, ProcessName(*process)) for name, beat, *process in rows]
+
+
 def dead_proxies(cursor: sqlite3.Cursor, processes: Processes) -> list[str]:
     """The proxies whose processes have certainly ended."""
-    rows = cursor.execute("SELECT id, pid, process_started, place FROM proxies ORDER BY id")
-    return [row[0] for row in rows if processes.is_gone(ProcessName(*row[1:]))]
+    return [proxy.id for proxy in proxies(cursor) if processes.is_gone(proxy.process)]
 
 
 def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
@@ -101,17 +111,6 @@ def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
 def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) -> None:
     """Remove proxies that gave no sign of life for long, unless they have given another since."""
     cursor.executemany("DELETE FROM proxies WHERE id = ? AND beat = ?", list(proxies.items()))
-
-
-def last_beat(cursor: sqlite3.Cursor, proxy: str) -> object:
-    """A proxy's last sign of life; ``None`` when it does not take part, as when others believed it dead."""
-    row = cursor.execute("SELECT beat FROM proxies WHERE id = ?", (proxy,)).fetchone()
-    return None if row is None else row[0]
-
-
-def beat(cursor: sqlite3.Cursor, proxy: str, now: float) -> None:
-    """Give a sign of life."""
-    cursor.execute("UPDATE proxies SET beat = ? WHERE id = ?", (now, proxy))
 
 
 def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
@@ -135,15 +134,14 @@ def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerCon
     )
 
 
-def keep_listed(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
-    """List the servers again if the proxy that a row names has left: others may have closed it then."""
-    (kept,) = cursor.execute(
+def are_listed(cursor: sqlite3.Cursor, servers: Sequence[ServerConfig]) -> bool:
+    """Whether proxies that take part list these servers: if one has left, others may have closed them then."""
+    (listed,) = cursor.execute(
         "SELECT count(*) FROM game_servers WHERE id IN (SELECT value FROM json_each(?)) "
         "AND origin = 'listed' AND proxy IN (SELECT id FROM proxies)",
         (json.dumps([server.id for server in servers]),),
     ).fetchone()
-    if kept < len(servers):
-        list_servers(cursor, proxy, servers)
+    return bool(listed == len(servers))
 
 
 def adopt_servers(cursor: sqlite3.Cursor, proxy: str) -> None:
@@ -155,7 +153,7 @@ def adopt_servers(cursor: sqlite3.Cursor, proxy: str) -> None:
     )
 
 
-def started_servers(cursor: sqlite3.Cursor, processes: Processes) -> list[StartedServer]:
+def started_servers(cursor: sqlite3.Cursor) -> list[StartedServer]:
     """The started servers that are not closed, of all proxies."""
     rows = cursor.execute(
         "SELECT id, game, state, host, port, capacity, taken, connections_added, proxy, "
@@ -167,8 +165,7 @@ def started_servers(cursor: sqlite3.Cursor, processes: Processes) -> list[Starte
         process = None
         if isinstance(pid, int) and isinstance(place, str):
             process = ProcessName(pid, started, place)
-        gone = process is not None and processes.is_gone(process)
-        fields += _number(heartbeat_at), _number(started_at), process, gone
+        fields += _number(heartbeat_at), _number(started_at), process
         found.append(StartedServer(*fields))
     return found
 
@@ -366,34 +363,17 @@ def kick(cursor: sqlite3.Cursor, player: str) -> int:
     return cursor.rowcount
 
 
-def sweep(cursor: sqlite3.Cursor, now: float) -> None:
-    """Remove tickets and bans that have expired, and servers that closed long ago."""
-    cursor.execute("DELETE FROM used_tickets WHERE expires_at < ?", (now,))
-    cursor.execute("DELETE FROM bans WHERE expires_at <= ?", (now,))
-    before = now - _FORGET_CLOSED_AFTER
-    sums = cursor.execute(
-        "SELECT game, CAST(total(connections_added) AS INTEGER), "  # noqa: S608 - constants
-        f"CAST(total(connections_removed) AS INTEGER) FROM {_CLOSED_BEFORE} "
-        "GROUP BY game ORDER BY game",
-        (before,),
-    ).fetchall()
-    for game, added, removed in sums:
-        _add_to_closed(cursor, game, added, removed)
-    if sums:
-        cursor.execute(f"DELETE FROM {_CLOSED_BEFORE}", (before,))  # noqa: S608 - constants
+def evicted_sessions(cursor: sqlite3.Cursor, proxy: str) -> list[tuple[str, CloseReason]]:
+    """The sessions of a proxy that are marked to be ended by it, and why."""
+    rows = cursor.execute(
+        "SELECT session, evict FROM slots WHERE proxy = ? AND evict IS NOT NULL ORDER BY arrival",
+        (proxy,),
+    )
+    return [(session, _reason(code)) for session, code in rows]
 
 
-def _add_to_closed(cursor: sqlite3.Cursor, game: str, added: int, removed: int) -> None:
-    """What servers counted stays part of the farm's sums, in one row for each game."""
-    # Should a listed server have that id, its row takes them, and the sums are right too.
-    name = f"closed {game}"
-    cursor.execute(
-        "INSERT OR IGNORE INTO game_servers (id, game, state, capacity, origin) "
-        "VALUES (?, ?, 'closed', 0, 'closed')",
-        (name, game),
-    )
-    cursor.execute(
-        "UPDATE game_servers SET connections_added = connections_added + ?, "
-        "connections_removed = connections_removed + ? WHERE id = ?",
-        (added, removed, name),
-    )
+def _reason(code: object) -> CloseReason:
+    try:
+        return CloseReason(str(code))
+    except ValueError:
+        return CloseReason.KICKED

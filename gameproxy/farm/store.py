@@ -46,11 +46,15 @@ def told_by_store(failure: Failure) -> None:
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """An operation and who waits for it. A must has a name, for the log, and is tried until it is done."""
+    """An operation and who waits for it. A must has a name, for the log, and is tried until it is done.
+
+    :param alone: whether it shares no transaction and has none.
+    """
 
     operation: Operation[Any]
     writes: bool
     must: str | None = None
+    alone: bool = False
     result: Deferred[Any] = field(default_factory=Deferred)
 
 
@@ -99,6 +103,10 @@ class FarmStore:
     def read(self, operation: Operation[T]) -> Deferred[T]:
         """Run an operation that only reads; else as :meth:`write`."""
         return self._ask(_Request(operation, writes=False))
+
+    def alone(self, operation: Operation[T], writes: bool = False) -> Deferred[T]:
+        """Run a single statement, which needs no transaction; else as :meth:`read` or :meth:`write`."""
+        return self._ask(_Request(operation, writes, alone=True))
 
     def must(self, operation: Operation[T], name: str) -> Deferred[T]:
         """Run an operation that has to happen: it is tried, in its order, until the database takes it.
@@ -154,12 +162,16 @@ class FarmStore:
             self._finish_closing()
         if not queue or (queue is self._waiting and not writes_may):
             return
-        batch = [queue.popleft() for _ in range(min(len(queue), BATCH_MAX))]
+        batch = _next_batch(queue)
         self._wrote = any(request.writes for request in batch)
         self._requests -= sum(request.must is None for request in batch)
         self._running = True
         done = self._database.transact(
-            [request.operation for request in batch], self._wrote, self.restore, self.is_restored
+            [request.operation for request in batch],
+            self._wrote,
+            batch[0].alone,
+            self.restore,
+            self.is_restored,
         )
         done.addCallbacks(partial(self._succeeded, batch), partial(self._failed, batch))
         done.addErrback(lambda failure: _log.failure("farm database", failure))
@@ -244,3 +256,11 @@ class FarmStore:
         _log.error("the farm's database {path} does not answer: ending without it", path=self.path)
         assert self._closed is not None
         self._closed.callback(None)
+
+
+def _next_batch(queue: deque[_Request]) -> list[_Request]:
+    """Take the requests that share the next transaction."""
+    batch = [queue.popleft()]
+    while queue and len(batch) < BATCH_MAX and not (batch[0].alone or queue[0].alone):
+        batch.append(queue.popleft())
+    return batch
