@@ -184,6 +184,7 @@ def measure_selection(folder: Path, options: argparse.Namespace) -> dict[str, di
                 games={},
                 duplicates="replace",
                 queue_size=100,
+                max_load=1.0,
                 selector=StrategySelector(strategy, 1.0, os.urandom),
                 bans=Bans(),
                 entropy=os.urandom,

@@ -227,6 +227,7 @@ class GameFarm:
             games=games,
             duplicates=config.auth.duplicates,
             queue_size=config.selection.queue_size,
+            max_load=config.selection.max_load,
             selector=self._selector
             or StrategySelector(
                 config.selection.strategy, config.selection.max_load, self._database_entropy

@@ -15,7 +15,7 @@ from typing import Final
 
 from gameproxy.config import GameConfig
 from gameproxy.farm.bans import Bans
-from gameproxy.farm.selection import Selector
+from gameproxy.farm.selection import Selector, room_below
 from gameproxy.interfaces import Entropy, Identity, SlotRequest
 from gameproxy.reasons import CloseReason, Refusal
 
@@ -66,6 +66,7 @@ class SlotTable:
     :param games: the games whose servers can be started, by name.
     :param duplicates: ``replace`` or ``refuse``.
     :param queue_size: most sessions that wait for one game.
+    :param max_load: from which load on a game server gets no more sessions.
     :param entropy: for the database's thread alone.
     """
 
@@ -73,6 +74,7 @@ class SlotTable:
     games: Mapping[str, GameConfig]
     duplicates: str
     queue_size: int
+    max_load: float
     selector: Selector
     bans: Bans
     entropy: Entropy
@@ -305,11 +307,12 @@ class SlotTable:
             (game,),
         ).fetchone()
         outlook.failures, outlook.streak, not_before = row or (0, 0, 0.0)
-        starting, coming = cursor.execute(
-            "SELECT count(*), total(max(capacity, 0)) FROM game_servers "
-            "WHERE game = ? AND state = 'starting'",
+        capacities = cursor.execute(
+            "SELECT CAST(capacity AS INTEGER) FROM game_servers WHERE game = ? AND state = 'starting'",
             (game,),
-        ).fetchone()
+        ).fetchall()
+        starting = len(capacities)
+        coming = sum(room_below(self.max_load, capacity) for (capacity,) in capacities)
         started = _count(cursor, f"{_STARTED} AND game = ?", game)
         warm = starting + _count(cursor, f"{_STARTED} AND game = ? AND state = 'ready'", game)
         waiting = _count(
@@ -324,7 +327,7 @@ class SlotTable:
         ):
             outlook.to_start.append(self._make_row(cursor, startable, now))
             starting, started, warm = starting + 1, started + 1, warm + 1
-            coming += startable.capacity
+            coming += room_below(self.max_load, startable.capacity)
         outlook.starting = starting > 0
 
     def _make_row(self, cursor: sqlite3.Cursor, game: GameConfig, now: float) -> str:

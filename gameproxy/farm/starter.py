@@ -18,6 +18,8 @@ from gameproxy.farm.processes import Processes, ProcessName
 
 LISTEN_HOST: Final = "127.0.0.1"
 """Where started game servers listen: they run on this machine, and only proxies have business there."""
+LOGS_KEPT: Final = 50
+"""Of how many game servers of each game that have ended the output is kept."""
 _LAUNCHER: Final = """\
 import os, signal, sys
 os.setsid()
@@ -40,6 +42,8 @@ class GameServerStarter:
     :param environment: what they inherit.
     :param key_for: gives a game server's 32-byte key.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class GameServerStarter:
         :raises OSError: it cannot be started.
         """
         self._files.mkdir(mode=0o700, exist_ok=True)
+        self._remove_old_logs(game.name)
         key_file = self._key_file(server)
         _write_private(key_file, self._key_for(server).hex() + "\n")
         output_file = self._files / f"{server}.log"
@@ -85,8 +90,24 @@ class GameServerStarter:
         return self._processes.name(transport.pid)
 
     def clean_up(self, server: str) -> None:
-        """It has ended, whoever started it: its key is not needed any more. Its output stays."""
+        """It has ended, whoever started it: its key is not needed any more. Its output stays for a while."""
         self._key_file(server).unlink(missing_ok=True)
+
+    def _remove_old_logs(self, game: str) -> None:
+        """Keep the newest of those whose servers have ended. A server has its key, made before its log, until then."""
+        try:
+            ended = [
+                log
+                for log in self._files.glob("*.log")
+                if log.stem.rpartition("-")[0] == game and not self._key_file(log.stem).exists()
+            ]
+            ended.sort(key=lambda log: (log.stat().st_mtime, log.name), reverse=True)
+            for log in ended[LOGS_KEPT:]:
+                log.unlink()
+        except FileNotFoundError:
+            pass  # another proxy does the same
+        except OSError as error:
+            self._log.error("old output of game servers cannot be removed: {error}", error=error)
 
     def _key_file(self, server: str) -> Path:
         return self._files / f"{server}.key"

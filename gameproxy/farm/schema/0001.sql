@@ -27,6 +27,7 @@ CREATE TABLE game_servers (
     pid INTEGER,
     process_started TEXT,
     place TEXT,
+    lot INTEGER,                 -- its number among the usable servers of its game, NULL when it is none of them
     -- What selection asks, said once; a row edited to nonsense is not usable and so never selected.
     taken INTEGER GENERATED ALWAYS AS (connections + reserved) VIRTUAL,
     load REAL GENERATED ALWAYS AS (
@@ -42,6 +43,7 @@ CREATE TABLE game_servers (
 
 CREATE INDEX open_by_load ON game_servers (game, load DESC, id) WHERE open = 1;
 CREATE INDEX open_by_taken ON game_servers (game, taken, id) WHERE open = 1;
+CREATE INDEX open_by_lot ON game_servers (game, lot) WHERE lot IS NOT NULL;
 CREATE INDEX living_servers ON game_servers (game, state) WHERE state <> 'closed';
 
 -- No foreign key to game_servers: a row deleted by hand must not stop a session from ending.
@@ -154,9 +156,23 @@ END;
 CREATE TRIGGER server_inserted AFTER INSERT ON game_servers
 BEGIN
     UPDATE game_servers SET
+        state = state,           -- so that it gets its lot
         reserved = (SELECT count(*) FROM slots WHERE server = NEW.id AND state = 'reserved'),
         connections = (SELECT count(*) FROM slots WHERE server = NEW.id AND state = 'connected'),
         connections_added = (SELECT count(*) FROM slots WHERE server = NEW.id AND state = 'connected'),
         connections_removed = 0
     WHERE id = NEW.id;
+END;
+
+-- The lots of a game's usable servers are 1, 2, 3 and so on: to draw a number is to draw a server. The last fills the gap
+-- of one that leaves. A row deleted by hand leaves its gap, which costs a draw now and then, no more.
+CREATE TRIGGER lot_changed AFTER UPDATE OF game, state, host, port, capacity ON game_servers
+WHEN (NEW.usable IS 1) <> (NEW.lot IS NOT NULL) OR NEW.game IS NOT OLD.game
+BEGIN
+    UPDATE game_servers SET lot = NULL WHERE id = NEW.id;
+    UPDATE game_servers SET lot = OLD.lot WHERE game = OLD.game AND lot > OLD.lot AND lot = (
+        SELECT max(lot) FROM game_servers WHERE game = OLD.game AND lot IS NOT NULL);
+    UPDATE game_servers SET lot = 1 + coalesce(
+        (SELECT max(lot) FROM game_servers WHERE game = NEW.game AND lot IS NOT NULL), 0)
+    WHERE id = NEW.id AND usable = 1;
 END;
