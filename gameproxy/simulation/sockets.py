@@ -1,0 +1,569 @@
+"""Simulated TCP sockets: what Linux does with a socket, as far as Twisted's TCP transports can see it.
+
+A socket has the methods of :class:`socket.socket` that those call, with the same results and errors. Instead of packets
+there are segments, which arrive in order after the time that their link takes; what is lost is late. Flow control is
+TCP's: a sender's buffer is full when the receiver does not read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from gameproxy.simulation.machines import ANY, LOOPBACK, Process
+from gameproxy.simulation.network import (
+    GIVE_UP,
+    SYN_RETRANSMIT_FIRST,
+    SYN_RETRIES,
+    Link,
+)
+
+SEGMENT_MAX: Final = 1460
+"""Bytes of a segment."""
+KEEPALIVE_DEFAULTS: Final = {
+    socket.TCP_KEEPIDLE: 7200,
+    socket.TCP_KEEPINTVL: 75,
+    socket.TCP_KEEPCNT: 9,
+}
+"""Linux's, in seconds and probes."""
+_NO_REAL_DESCRIPTOR: Final = 1 << 30
+"""Added to descriptors, so that none reaches anything real by mistake."""
+_TCP_INFO: Final = struct.Struct("=24xI92xQ16xI")
+"""``tcpi_unacked``, ``tcpi_bytes_acked`` and ``tcpi_notsent_bytes`` in Linux's ``struct tcp_info``; else zeros."""
+_END: Final = "end"
+_RESET: Final = "reset"
+
+Address = tuple[str, int]
+
+
+class Selectable(Protocol):
+    """What a reactor calls when a socket can be read or written."""
+
+    def doRead(self) -> Any: ...
+    def doWrite(self) -> Any: ...
+
+
+class SimSocket:
+    """A TCP socket of a process.
+
+    :raises OSError: EMFILE: the process has too many.
+    """
+
+    def __init__(self, process: Process, connected_to: SimSocket | None = None) -> None:
+        self.process = process
+        self.kernel = process.kernel
+        self.peer = connected_to
+        self.local: Address = (ANY, 0)
+        self.remote: Address | None = None
+        self.state = "new"
+        self.is_listening = False
+        self.descriptor = 0
+        self.closed = False
+        self.reader: Selectable | None = None
+        self.writer: Selectable | None = None
+        self.dispatch: Callable[[Selectable, bool], None] | None = None
+        """Given by the reactor: reads from, or writes to, a selectable."""
+        self._read_due = False
+        self._write_due = False
+        self._options: dict[tuple[int, int], int] = {}
+        self._resets_on_close = False
+        self._error = 0
+        self._accepting: deque[SimSocket] = deque()
+        self._backlog = 0
+        # What came
+        self._incoming = bytearray()
+        self._incoming_end = False
+        self._heard_at = 0
+        # What goes
+        self._link: Link | None = None
+        self._outgoing = bytearray()
+        self._end_wanted = False
+        self._end_sent = False
+        self._pipe: deque[bytes | str] = deque()
+        self._last_arrival = 0
+        self._in_flight = 0
+        self._kept = 0
+        self._acknowledged = 0
+        self._overdue = 0
+        self._window_due = False
+        if connected_to is None:
+            self.descriptor = process.open(self)
+
+    # What Twisted calls
+
+    def fileno(self) -> int:
+        return -1 if self.closed else _NO_REAL_DESCRIPTOR + self.descriptor
+
+    def setblocking(self, blocking: bool) -> None:
+        if blocking:
+            raise ValueError("nothing may block in a simulation")
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        if isinstance(value, bytes):
+            if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
+                self._resets_on_close = struct.unpack("ii", value) == (1, 0)
+            return
+        self._options[level, option] = value
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_KEEPALIVE) and value:
+            self._keep_alive()
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR):
+            error, self._error = self._error, 0
+            return error
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
+            unacknowledged = -(-(self._kept - len(self._outgoing)) // SEGMENT_MAX)
+            information = _TCP_INFO.pack(unacknowledged, self._acknowledged, len(self._outgoing))
+            return information[:size].ljust(size, b"\0")
+        if level == socket.IPPROTO_TCP and option in KEEPALIVE_DEFAULTS:
+            return self._option(option)
+        return self._options.get((level, option), 0)
+
+    def getsockname(self) -> Address:
+        return self.local
+
+    def getpeername(self) -> Address:
+        if self.remote is None or self.state != "connected":
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return self.remote
+
+    def bind(self, address: Address) -> None:
+        host, port = address
+        self.local = (host or ANY, self.process.machine.bind(self, port))
+
+    def listen(self, backlog: int) -> None:
+        if not self.local[1]:
+            self.bind((ANY, 0))
+        self.state = "listening"
+        self.is_listening = True
+        self._backlog = backlog
+
+    def accept(self) -> tuple[SimSocket, Address]:
+        if not self._accepting:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        accepted = self._accepting[0]
+        accepted.descriptor = self.process.open(accepted)
+        self._accepting.popleft()
+        assert accepted.remote is not None
+        return accepted, accepted.remote
+
+    def connect_ex(self, address: Address) -> int:
+        if self.state == "connecting":
+            return errno.EALREADY
+        if self.state != "new":
+            return errno.EISCONN if self.state == "connected" else self._take_error()
+        machine = self.process.machine
+        host, _ = self.remote = address
+        if not self.local[1]:
+            source = LOOPBACK if host == LOOPBACK else machine.address
+            self.local = (source, machine.bind(self, 0))
+        self.state = "connecting"
+        self._link = self.kernel.network.link(machine.address, self._machine_of(host))
+        self.kernel.write("syn", self._name(), *address)
+        self._send_syn(0)
+        return errno.EINPROGRESS
+
+    def send(self, data: bytes | memoryview) -> int:
+        if self._error:
+            raise self._as_error(self._take_error())
+        if self.state == "connecting":
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if self.state != "connected" or self._end_wanted:
+            raise self._as_error(errno.EPIPE)
+        conditions = self.kernel.network.conditions
+        space = conditions.send_buffer - self._kept
+        if space <= 0:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        size = min(len(data), space)
+        assert self._link is not None
+        chance = self._link.chance
+        if (
+            size > 1
+            and conditions.short_writes
+            and chance.randrange(1000) < conditions.short_writes
+        ):
+            size = 1 + chance.randrange(size - 1)
+        self._outgoing += data[:size]
+        self._kept += size
+        self._pump()
+        return size
+
+    def recv(self, size: int) -> bytes:
+        if self._incoming:
+            data = bytes(self._incoming[:size])
+            del self._incoming[:size]
+            self._tell_window()
+            return data
+        if self._incoming_end:  # even if a reset came after it
+            return b""
+        if self._error:
+            raise self._as_error(self._take_error())
+        if self.state == "dead":
+            return b""
+        if self.state != "connected":
+            raise self._as_error(errno.ENOTCONN)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def shutdown(self, how: int) -> None:
+        if self.state != "connected":
+            raise self._as_error(errno.ENOTCONN)
+        if how != socket.SHUT_RD and not self._end_wanted:
+            self._end_wanted = True
+            self._pump()
+        if how != socket.SHUT_WR:
+            self._incoming_end = True
+            self._readable()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.process.sockets.pop(self.descriptor, None)
+        self.reader = self.writer = None
+        self.kernel.write("close", self._name())
+        if self.is_listening:
+            self.is_listening = False
+            for waiting in self._accepting:
+                waiting._reset()
+            self._accepting.clear()
+        if self.state == "connected":
+            if self._incoming or self._resets_on_close:
+                self._reset()
+            else:
+                self._end_wanted = True
+                self._pump()
+        elif self.state != "dead":
+            self.state = "dead"
+        self.process.machine.unbind(self, self.local[1])
+
+    # What the reactor asks
+
+    def watch_reading(self, reader: Selectable | None) -> None:
+        """Say who is called when there is something to read."""
+        self.reader = reader
+        self._readable()
+
+    def watch_writing(self, writer: Selectable | None) -> None:
+        """Say who is called when something can be written."""
+        self.writer = writer
+        self._writable()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether reading, or accepting, would not have to wait."""
+        return bool(self._incoming or self._incoming_end or self._accepting or self._is_broken)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether writing would not have to wait. Linux says so when a third of the buffer is free."""
+        if self._is_broken:
+            return True
+        limit = self.kernel.network.conditions.send_buffer
+        return self.state == "connected" and 3 * self._kept <= 2 * limit
+
+    # What a fault does
+
+    def break_connection(self) -> None:
+        """Somebody between the two ends resets the connection: both get a reset now."""
+        peer = self.peer
+        self._receive_reset()
+        if peer is not None:
+            peer._receive_reset()
+
+    # Connecting
+
+    def _send_syn(self, attempt: int) -> None:
+        if self.state != "connecting":
+            return
+        assert self._link is not None
+        assert self.remote is not None
+        if attempt > SYN_RETRIES:
+            self._fail(errno.ETIMEDOUT)
+            return
+        if self._link.loses() or not self._is_there(self.remote[0]):
+            again = SYN_RETRANSMIT_FIRST << attempt
+            self.kernel.after(again, self._send_syn, attempt + 1)
+            return
+        self.kernel.after(self._link.delay(), self._syn_arrives, attempt)
+
+    def _syn_arrives(self, attempt: int) -> None:
+        if self.state != "connecting":
+            return
+        assert self.remote is not None
+        kernel = self.kernel
+        host, port = self.remote
+        target = self._machine_of(host)
+        machine = kernel.machines[target]
+        listener = machine.listener(host, port)
+        back = kernel.network.link(target, self.process.machine.address)
+        if listener is None:
+            kernel.after(back.delay(), self._refused)
+            return
+        if len(listener._accepting) > listener._backlog or back.loses():
+            kernel.after(SYN_RETRANSMIT_FIRST << attempt, self._send_syn, attempt + 1)
+            return
+        accepted = SimSocket(listener.process, self)
+        accepted.state = "connected"
+        accepted.local, accepted.remote = self.remote, self.local
+        accepted._link = back
+        accepted._heard_at = kernel.now
+        self.peer = accepted
+        kernel.after(back.delay(), self._established, listener)
+
+    def _established(self, listener: SimSocket) -> None:
+        accepted = self.peer
+        assert accepted is not None
+        assert self._link is not None
+        if self.state != "connecting":  # it was closed meanwhile
+            accepted.state = "dead"
+            return
+        self.state = "connected"
+        self._heard_at = self.kernel.now
+        self.kernel.write("connected", self._name())
+        delay = self._link.delay()
+        self._last_arrival = self.kernel.now + delay
+        self.kernel.after(delay, accepted._is_offered_by, listener)
+        self._writable()
+
+    def _is_offered_by(self, listener: SimSocket) -> None:
+        if listener.closed:
+            self._reset()
+            return
+        listener._accepting.append(self)
+        listener._readable()
+
+    def _refused(self) -> None:
+        if self.state == "connecting":
+            self._fail(errno.ECONNREFUSED)
+
+    # The stream to the peer
+
+    def _pump(self) -> None:
+        """Send as much as the peer has room for."""
+        peer, link = self.peer, self._link
+        assert peer is not None
+        assert link is not None
+        conditions = self.kernel.network.conditions
+        while self._outgoing:
+            room = conditions.receive_buffer - len(peer._incoming) - self._in_flight
+            if room <= 0:
+                return
+            most = SEGMENT_MAX
+            if conditions.segments and link.chance.randrange(1000) < conditions.segments:
+                most = 1 + link.chance.randrange(SEGMENT_MAX)
+            segment = bytes(self._outgoing[: min(most, room)])
+            del self._outgoing[: len(segment)]
+            self._in_flight += len(segment)
+            self._transmit(segment)
+        if self._end_wanted and not self._end_sent:
+            self._end_sent = True
+            self._transmit(_END)
+
+    def _transmit(self, item: bytes | str) -> None:
+        assert self._link is not None
+        self._pipe.append(item)
+        arrival = self.kernel.now + self._link.delay_of_segment()
+        self._last_arrival = max(arrival, self._last_arrival + 1)
+        self.kernel.at(self._last_arrival, self._arrive)
+
+    def _arrive(self) -> None:
+        """The next item arrives at the peer, or waits until the link is mended."""
+        assert self._link is not None
+        assert self.remote is not None
+        if not self._link.down and self._is_there(self.remote[0]):
+            self._deliver(self._pipe.popleft())
+            return
+        self._overdue += 1
+        if self._overdue == 1:
+            self._link.hold(self._retransmit)
+            self.kernel.after(GIVE_UP, self._give_up, self._acknowledged)
+
+    def _retransmit(self) -> None:
+        """The link is mended: all that is overdue comes."""
+        assert self._link is not None
+        overdue, self._overdue = self._overdue, 0
+        arrival = self.kernel.now + self._link.delay()
+        for number in range(overdue):
+            self.kernel.at(arrival + number, self._arrive)
+        self._last_arrival = max(self._last_arrival, arrival + overdue)
+
+    def _give_up(self, acknowledged: int) -> None:
+        if self._overdue and self._acknowledged == acknowledged and self.state == "connected":
+            self._fail(errno.ETIMEDOUT)
+
+    def _deliver(self, item: bytes | str) -> None:
+        peer = self.peer
+        assert peer is not None
+        peer._heard_at = self.kernel.now
+        if item == _RESET:
+            peer._receive_reset()
+            return
+        if peer.state == "dead" or (peer.closed and item != _END):
+            # Nobody is there any more to take it.
+            peer._reset_back(self)
+            return
+        if item == _END:
+            self.kernel.write("fin", peer._name())
+            peer._incoming_end = True
+            peer._readable()
+            return
+        assert isinstance(item, bytes)
+        self.kernel.write("data", peer._name(), len(item))
+        self._in_flight -= len(item)
+        peer._incoming += item
+        peer._readable()
+        assert peer._link is not None
+        if peer._link.down:
+            peer._link.hold(partial(self._acknowledge, len(item)))
+        else:
+            self._acknowledge(len(item))
+
+    def _acknowledge(self, size: int) -> None:
+        self._kept -= size
+        self._acknowledged += size
+        self._writable()
+
+    def _tell_window(self) -> None:
+        """There is room again: the peer may send on."""
+        peer = self.peer
+        if peer is None or not peer._outgoing or peer._window_due:
+            return
+        peer._window_due = True
+        assert self._link is not None
+        if self._link.down:
+            self._link.hold(peer._window_opened)
+        else:
+            self.kernel.after(self._link.delay(), peer._window_opened)
+
+    def _window_opened(self) -> None:
+        self._window_due = False
+        self._pump()
+
+    # Ends
+
+    def _reset(self) -> None:
+        """End the connection so that the peer gets a reset."""
+        if self.state != "connected":
+            return
+        self._die()
+        self._transmit(_RESET)
+
+    def _reset_back(self, sender: SimSocket) -> None:
+        """Answer what came too late."""
+        self._die()
+        assert self._link is not None
+        delay = self._link.delay()
+        if self._link.down:
+            self._link.hold(sender._receive_reset)
+        else:
+            self.kernel.after(delay, sender._receive_reset)
+
+    def _receive_reset(self) -> None:
+        if self.state == "connecting":
+            self._refused()
+        if self.state != "connected":
+            return
+        self.kernel.write("rst", self._name())
+        self._fail(errno.EPIPE if self._incoming_end else errno.ECONNRESET)
+
+    def _fail(self, error: int) -> None:
+        """The connection is over; what came before can still be read."""
+        self.kernel.write("failed", self._name(), errno.errorcode[error])
+        self._die()
+        self._error = error
+        self._readable()
+        self._writable()
+
+    def _die(self) -> None:
+        self.state = "dead"
+        self._outgoing.clear()
+
+    # Keepalive
+
+    def _keep_alive(self) -> None:
+        if self.state in ("connected", "connecting"):
+            self.kernel.after(self._option_us(socket.TCP_KEEPIDLE), self._probe, 0)
+
+    def _probe(self, unanswered: int) -> None:
+        """Ask the peer whether it is there, if nothing was heard from it."""
+        keeps = self._options.get((socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        if self.state != "connected" or not keeps:
+            return
+        idle = self._option_us(socket.TCP_KEEPIDLE)
+        silent = self.kernel.now - self._heard_at
+        if silent < idle:
+            self.kernel.after(idle - silent, self._probe, 0)
+            return
+        assert self.peer is not None
+        assert self.peer._link is not None
+        assert self._link is not None
+        assert self.remote is not None
+        if not self._link.down and not self.peer._link.down and self._is_there(self.remote[0]):
+            if self.peer.state == "dead":
+                self._receive_reset()
+                return
+            self._heard_at = self.kernel.now
+            self.kernel.after(idle, self._probe, 0)
+        elif unanswered >= self._option(socket.TCP_KEEPCNT):
+            self._fail(errno.ETIMEDOUT)
+        else:
+            self.kernel.after(self._option_us(socket.TCP_KEEPINTVL), self._probe, unanswered + 1)
+
+    def _option(self, option: int) -> int:
+        return self._options.get((socket.IPPROTO_TCP, option), KEEPALIVE_DEFAULTS[option])
+
+    def _option_us(self, option: int) -> int:
+        return self._option(option) * 1_000_000
+
+    # Readiness
+
+    @property
+    def _is_broken(self) -> bool:
+        return bool(self._error) or self.state == "dead"
+
+    def _readable(self) -> None:
+        if self.reader is not None and not self._read_due and self.is_readable:
+            self._read_due = True
+            self.kernel.after(0, self.process.call, self._read)
+
+    def _writable(self) -> None:
+        if self.writer is not None and not self._write_due and self.is_writable:
+            self._write_due = True
+            self.kernel.after(0, self.process.call, self._write)
+
+    def _read(self) -> None:
+        self._read_due = False
+        if self.reader is not None and self.dispatch is not None and self.is_readable:
+            self.dispatch(self.reader, True)
+            self._readable()
+
+    def _write(self) -> None:
+        self._write_due = False
+        if self.writer is not None and self.dispatch is not None and self.is_writable:
+            self.dispatch(self.writer, False)
+            self._writable()
+
+    # Words
+
+    def _name(self) -> str:
+        return f"{self.process.pid}.{self.descriptor}"
+
+    def _machine_of(self, host: str) -> str:
+        return self.process.machine.address if host == LOOPBACK else host
+
+    def _is_there(self, host: str) -> bool:
+        machine = self.kernel.machines.get(self._machine_of(host))
+        return machine is not None and machine.powered
+
+    def _take_error(self) -> int:
+        error, self._error = self._error, 0
+        return error
+
+    def _as_error(self, number: int) -> OSError:
+        return OSError(number, os.strerror(number))
