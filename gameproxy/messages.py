@@ -26,7 +26,7 @@ PROPERTIES_MAX: Final = 512
 PROPERTIES_DEPTH: Final = 32
 """Most objects and arrays inside each other in ``properties``, the outermost counted: common JSON readers take 64."""
 LONGEST_BAN: Final = 100 * 365 * 86400.0
-"""Seconds that the longest ban lasts: a century. A KICK that asks for more gets this."""
+"""Seconds that the longest ban lasts: a century. A KICK that asks for more gets this, and so does a ``retry_after``."""
 
 
 class FrameType(IntEnum):
@@ -202,6 +202,25 @@ def encode_error(code: str, message: str, retry_after: float | None = None) -> b
     if retry_after is not None:
         fields["retry_after"] = retry_after
     return bytes([FrameType.ERROR]) + encode_object(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorNotice:
+    """What a client is told with ERROR: see :func:`encode_error`."""
+
+    code: str
+    message: str
+    retry_after: float | None
+
+
+def decode_error(payload: bytes) -> ErrorNotice:
+    """Read the payload of ERROR.
+
+    :raises BadMessage: it is no such object, or ``retry_after`` is no number, or below 0.
+    """
+    fields = decode_object(payload)
+    retry_after = _seconds(fields, "retry_after") if "retry_after" in fields else None
+    return ErrorNotice(_string(fields, "code"), _string(fields, "message"), retry_after)
 
 
 def encode_settings(settings: bytes) -> bytes:

@@ -5,16 +5,7 @@ from __future__ import annotations
 import sys
 
 from gameproxy.config import ConfigError
-
-
-def printable(text: str) -> str:
-    """The text with all that a terminal would obey or hide (control, format and surrogate characters) escaped.
-
-    What is printable stays as it is, the backslash too: this is for people, not to be read back.
-    """
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+from gameproxy.escaping import printable as printable
 
 
 def complain(error: Exception, file: str) -> None:
