@@ -41,6 +41,18 @@ class Admission:
         """The session with this id, if it is not over."""
         return self._sessions.get(session)
 
+    def end(self, session: str, refusal: Refusal) -> None:
+        """The session with this id must end, if it is not over."""
+        found = self._sessions.get(session)
+        if found is not None:
+            found.inputs.end(refusal)
+
+    def doubt(self, session: str) -> None:
+        """Somebody else is kept out by the session with this id: see whether its client is still there."""
+        found = self._sessions.get(session)
+        if found is not None:
+            found.doubt()
+
     def has_room(self) -> bool:
         """Whether another connection can be taken, if only to say that there is no room."""
         return not self._is_full() or len(self._refused) < REFUSED_MAX

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from gameproxy.dialect import Dialect
 from gameproxy.framing import FrameError, FrameFormat, Framer, FrameScanner
-from gameproxy.interfaces import Peer, Waiting
+from gameproxy.interfaces import Entropy, Peer, Waiting
 from gameproxy.messages import (
     OWN_FRAME_MAX,
     Auth,
@@ -36,6 +36,10 @@ EARLY_MAX: Final = 65536
 """Bytes that one client may send between AUTH and WELCOME."""
 ALL_EARLY_MAX: Final = 64 * 1024 * 1024
 """Bytes that all clients together may have sent so."""
+LEAST_IDLE: Final = 30
+"""Whole seconds of silence after which a client is asked at the earliest whether it is still there."""
+IDLE_SPREAD: Final = 31
+"""How many such times there are, a second apart."""
 
 
 class EarlyBytes:
@@ -140,6 +144,10 @@ class ClientSide:
         del self._framer, self._scanner  # idle sessions are many, and need no more than this
         return side
 
+    def probe(self) -> None:
+        """Find out now whether the client is still there."""
+        self.wire.probe()
+
     # What its transport calls: whoever does not read what it is told is told no more
 
     def pauseProducing(self) -> None:
@@ -202,6 +210,12 @@ class ClientFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Wire | None:
         return Wire(self._clock, self._accept) if self._has_room() else None
+
+
+def idle_time(entropy: Entropy) -> int:
+    """Whole seconds of silence after which one client is asked whether it is still there: for each as chance has it, so
+    that those who fell silent together are not asked together."""
+    return LEAST_IDLE + entropy(1)[0] % IDLE_SPREAD
 
 
 def peer_of(transport: ITransport) -> Peer:

@@ -226,6 +226,10 @@ class Client(Protocol):
         """Give the connection up to a relay, with what the client has sent early."""
         ...
 
+    def probe(self) -> None:
+        """Find out now whether it is still there; at any time. If it is not, its stream ends."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Introduction:

@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from gameproxy.admission import Admission, TooFewDescriptors, ensure_descriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
-from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, peer_of
+from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, idle_time, peer_of
 from gameproxy.config import Config
 from gameproxy.config_values import listening_endpoint
 from gameproxy.control import ControlSocket
@@ -287,6 +287,7 @@ class GameProxy(Service):
 
     def _accept(self, wire: Wire) -> None:
         """A client has connected."""
+        wire.keep_alive(idle_time(self._entropy), self._config.proxy.stall_timeout)
         client = ClientSide(wire, self._format, self._dialect, self._all_early)
         id = self._entropy(SESSION_ID_BYTES).hex()
         session = client.session = Session(id, peer_of(wire.transport), client, self)
@@ -300,11 +301,6 @@ class GameProxy(Service):
 
     def _not_allowed(self, failure: Failure, session: Session) -> None:
         session.inputs.end(cast(Refusal, failure.value))
-
-    def _end_session(self, id: str, refusal: Refusal) -> None:
-        session = self.sessions.get(id)
-        if session is not None:
-            session.inputs.end(refusal)
 
     # What the configuration names, made
 
@@ -366,7 +362,8 @@ class GameProxy(Service):
             self._reactor,
             self._entropy,
             key_for,
-            self._end_session,
+            self.sessions.end,
+            self.sessions.doubt,
             self._selector,
         )
 

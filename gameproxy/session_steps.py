@@ -198,6 +198,10 @@ class SessionSteps:
             self._try(self._around.farm.ban, self.player, outcome.ban_for, reason, actor)
         self._conclude(outcome.reason, outcome.message, self._attempt)
 
+    def doubt(self) -> None:
+        """Its player wants to begin another session: see whether the client of this one is still there."""
+        self._client.probe()
+
     def report_end(self) -> None:
         """Tell that nothing is left of it."""
         self.state = "closed"

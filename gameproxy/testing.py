@@ -202,6 +202,7 @@ class MemoryClient:
     :ivar session: its session.
     :ivar told: ``queued``, ``starting``, ``connecting``, ``welcome``, the code of a refusal, or ``end`` of the
         stream, in order.
+    :ivar probes: how often it was to be found out whether it is there.
     """
 
     session: Session
@@ -209,6 +210,7 @@ class MemoryClient:
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()
         self.told: list[str] = []
+        self.probes = 0
 
     def waiting(self, waiting: Waiting) -> None:
         """Note it."""
@@ -233,6 +235,10 @@ class MemoryClient:
     def hand_over(self) -> Side:
         """Give up a connection on which nothing has come."""
         return _silent_side()
+
+    def probe(self) -> None:
+        """Note it."""
+        self.probes += 1
 
     def disconnect(self) -> None:
         """The connection exists no more."""

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ISSLTransport,
+    ISystemHandle,
     ITCPTransport,
     ITransport,
 )
@@ -38,10 +39,18 @@ LINGER: Final = 1.0
 """Seconds that a peer gets to take the end of a stream, or to close first."""
 DISCARD_MAX: Final = 65536
 """Bytes that are read and thrown away from a peer that goes on sending after all we had to say has reached it."""
+QUESTIONS: Final = 3
+"""How often a silent peer is asked whether it is still there, before it counts as lost."""
+QUESTION_INTERVAL: Final = 10
+"""Whole seconds between two such questions."""
+PROBE_TIME: Final = 2.5
+"""Seconds in which a peer that is doubted must be heard of: it is asked at once, and each second."""
 _STALL_CHECKS: Final = 4
 """How often progress is looked at within the time that a peer may go without any."""
 _TCP_INFO_ACKED: Final = struct.Struct("=120xQ")
 """``tcpi_bytes_acked`` in Linux's ``struct tcp_info`` (since 4.1; linux/tcp.h)."""
+_TCP_INFO_HEARD: Final = struct.Struct("=52xII")
+"""``tcpi_last_data_recv`` and ``tcpi_last_ack_recv`` there, in milliseconds."""
 _INT: Final = struct.Struct("=i")
 
 
@@ -81,6 +90,8 @@ class Wire(Protocol):
         self._deadline: IDelayedCall | StallWatch | None = None
         self._lingering: IDelayedCall | None = None  # our end of the stream is out
         self._discarded = 0  # bytes that came since
+        self._idle = 0
+        self._probing: IDelayedCall | None = None
 
     # What Twisted calls
 
@@ -186,6 +197,46 @@ class Wire(Protocol):
         self._stop_deadlines()
         self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport and ISSLTransport have it
 
+    def keep_alive(self, idle: int, stall_timeout: float) -> None:
+        """Have the system ask the peer, when it is silent, whether it is still there: one without power or network says
+        nothing. After :data:`QUESTIONS` without an answer the connection breaks. A transport that is no socket asks
+        nobody.
+
+        :param idle: whole seconds of silence before the first question. Many connections need different ones: asked in
+            one moment, their peers are more than a network's queue holds.
+        :param stall_timeout: seconds for which a peer may take nothing of what was written: it is not lost sooner.
+        """
+        if not ISystemHandle.providedBy(self.transport):
+            return
+        self._idle = idle
+        self.transport.setTcpKeepAlive(True)  # type: ignore[attr-defined]  # those on sockets have it
+        self._set_questions(idle, QUESTION_INTERVAL)
+        # Nobody is asked while something that was sent is not acknowledged: then this ends the connection, where else
+        # the system would go on trying for a quarter of an hour. With it Linux does not count the questions: it ends
+        # the connection when it would ask again and so much time is over (tcp_keepalive_timer, net/ipv4/tcp_timer.c),
+        # which is to be so after the last question. It ends a connection, too, whose peer is there and does not read:
+        # how long that may be, stall_timeout says.
+        unanswered = max(idle + QUESTION_INTERVAL * (QUESTIONS - 0.5), stall_timeout)
+        self._set_tcp(socket.TCP_USER_TIMEOUT, int(1000 * unanswered))
+
+    def probe(self) -> None:
+        """Find out now whether the peer is still there. If nothing is heard of it in :data:`PROBE_TIME`, the connection
+        breaks."""
+        if self._idle and not self.ending and self._probing is None:
+            self._set_questions(1, 1)
+            self._probing = self._clock.callLater(PROBE_TIME, self._probed)
+
+    def silence(self) -> float:
+        """For how many seconds nothing was heard of the peer, not even that it took what was sent, where the system
+        tells (Linux), else 0."""
+        with suppress(OSError, AttributeError, struct.error):
+            info = self._socket().getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_HEARD.size
+            )
+            data, acknowledgement = _TCP_INFO_HEARD.unpack(info)
+            return float(min(data, acknowledgement)) / 1000
+        return 0.0
+
     def acknowledged(self) -> int:
         """How many bytes the peer has taken since the connection was made, where the system tells (Linux), else 0."""
         with suppress(OSError, AttributeError, struct.error):
@@ -214,6 +265,21 @@ class Wire(Protocol):
         handle: socket.socket = transport.getHandle()  # type: ignore[union-attr]  # those on sockets have it
         return handle
 
+    def _probed(self) -> None:
+        self._probing = None
+        if self.silence() < PROBE_TIME:
+            self._set_questions(self._idle, QUESTION_INTERVAL)
+        else:  # it breaks, and whoever holds it is told so
+            self.transport.abortConnection()  # type: ignore[attr-defined]  # as in abort()
+
+    def _set_questions(self, idle: int, interval: int) -> None:
+        self._set_tcp(socket.TCP_KEEPINTVL, interval)
+        self._set_tcp(socket.TCP_KEEPIDLE, idle)  # last: it is what sets the clock anew
+
+    def _set_tcp(self, option: int, value: int) -> None:
+        with suppress(OSError):  # a UNIX socket has no such thing
+            self._socket().setsockopt(socket.IPPROTO_TCP, option, value)
+
     def _end_stream(self, stall_timeout: float | None) -> None:
         if stall_timeout is None:
             self._deadline = self._clock.callLater(LINGER, self.abort)
@@ -237,7 +303,7 @@ class Wire(Protocol):
             self.abort()
 
     def _stop_deadlines(self) -> None:
-        for deadline in (self._deadline, self._lingering):
+        for deadline in (self._deadline, self._lingering, self._probing):
             if deadline is not None and deadline.active():
                 deadline.cancel()
 

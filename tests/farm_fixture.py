@@ -161,6 +161,7 @@ class World:
         self.entropy = counting_entropy()
         self.sections = sections
         self.evicted: list[tuple[str, str]] = []
+        self.doubted: list[str] = []
         self.starter = FakeStarter(self.processes)
         self.count = 0
         self.selector: Selector | None = None
@@ -181,6 +182,7 @@ class World:
             self.entropy,
             self._key_for,
             lambda session, refusal: self.evicted.append((session, str(refusal.reason))),
+            self.doubted.append,
             self.selector,
         )
         self.nodes[farm.proxy] = (node, pid)

@@ -34,6 +34,7 @@ class GameFarm:
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param key_for: gives a game server's 32-byte key.
     :param on_evict: called with a session of this proxy that has to end, and why; once for each.
+    :param on_doubt: called with a session of this proxy that keeps its player out: its client may be gone.
     :param selector: picks game servers in place of the configured strategy.
     """
 
@@ -47,6 +48,7 @@ class GameFarm:
         entropy: Entropy,
         key_for: Callable[[str], bytes],
         on_evict: Callable[[str, Refusal], None],
+        on_doubt: Callable[[str], None],
         selector: Selector | None = None,
     ) -> None:
         self.proxy = f"proxy-{entropy(6).hex()}"
@@ -63,7 +65,7 @@ class GameFarm:
         )
         self._configure(config)
         self._placement = Placement(
-            config, self._table, store, reactor, key_for, self._keeper.start, on_evict
+            config, self._table, store, reactor, key_for, self._keeper.start, on_evict, on_doubt
         )
         self._reaper = Reaper(
             self.proxy,
@@ -73,6 +75,7 @@ class GameFarm:
             self._pulse,
             reactor,
             self._placement.evict,
+            self._placement.doubt,
             self._looked,
         )
         store.restore = self._restore

@@ -1,4 +1,4 @@
-"""What operators order, from whatever process: each function is one operation on a cursor.
+"""What operators, and other proxies, order from whatever process: each function is one operation on a cursor.
 
 The proxies see it at their next look at the farm, within a second.
 """
@@ -19,6 +19,22 @@ def drain(cursor: sqlite3.Cursor, server: str) -> bool:
     return registry.set_state(cursor, server, "ready", "draining") or registry.set_state(
         cursor, server, "lost", "draining"
     )
+
+
+def doubt(cursor: sqlite3.Cursor, player: str, now: float) -> None:
+    """Mark the sessions that keep a player out: their proxies are to see whether the clients are still there."""
+    cursor.execute(
+        "UPDATE slots SET doubted_at = ? WHERE player = ? AND evict IS NULL", (now, player)
+    )
+
+
+def doubted_sessions(cursor: sqlite3.Cursor, proxy: str) -> list[tuple[str, float]]:
+    """A proxy's sessions that are so marked, and with which time."""
+    return cursor.execute(
+        "SELECT session, doubted_at FROM slots WHERE proxy = ? AND doubted_at IS NOT NULL "
+        "ORDER BY arrival",
+        (proxy,),
+    ).fetchall()
 
 
 def kick_address(cursor: sqlite3.Cursor, network: Network) -> int:

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config, GameConfig
+from gameproxy.farm import orders
 from gameproxy.farm.database import Operation
 from gameproxy.farm.registry import SlotRow
 from gameproxy.farm.rests import Rests
@@ -39,6 +40,7 @@ class Placement:
     :param key_for: gives a game server's 32-byte key.
     :param start: called with a row in state ``starting`` and its game: the game server that is to be started now.
     :param on_evict: called with a session that has to end, and why.
+    :param on_doubt: called with a session whose client may be gone, as its player wants to begin another.
     """
 
     _log = Logger()
@@ -52,6 +54,7 @@ class Placement:
         key_for: Callable[[str], bytes],
         start: Callable[[str, GameConfig], None],
         on_evict: Callable[[str, Refusal], None],
+        on_doubt: Callable[[str], None],
     ) -> None:
         self.configure(config, table)
         self._store = store
@@ -59,6 +62,7 @@ class Placement:
         self._key_for = key_for
         self._start = start
         self._on_evict = on_evict
+        self._on_doubt = on_doubt
         self._rests = Rests()
         self._seats: dict[str, Seat] = {}
         self._queues: dict[str, dict[str, Seat]] = {}
@@ -255,8 +259,13 @@ class Placement:
     def _refused(self, seat: Seat, result: Deferred[Slot], failure: Failure) -> None:
         if not seat.state:
             seat.asked = False
+        refusal = refusal_of(failure)
+        if refusal.reason is CloseReason.ALREADY_CONNECTED:
+            player, now = seat.request.identity.player, self._reactor.seconds()
+            doubted = self._store.write(lambda cursor: orders.doubt(cursor, player, now))
+            doubted.addErrback(told_by_store)
         if seat.result is result:
-            self._take_result(seat).errback(refusal_of(failure))
+            self._take_result(seat).errback(refusal)
 
     def _failed(self, seat: Seat, failure: Failure) -> None:
         self._log.failure("a session's request failed", failure)
@@ -335,6 +344,13 @@ class Placement:
         if seat is not None and not seat.evicted:
             seat.evicted = True
             self._on_evict(session, Refusal(reason))
+
+    def doubt(self, session: str, at: float) -> None:
+        """See whether the client of a session of this proxy is still there, once for each time of doubt."""
+        seat = self._seats.get(session)
+        if seat is not None and seat.doubted_at != at:
+            seat.doubted_at = at
+            self._on_doubt(session)
 
     def _start_servers(self, game: str, outlook: Outlook) -> None:
         for server in outlook.to_start:

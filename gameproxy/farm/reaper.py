@@ -33,6 +33,7 @@ class Reaper:
     """Looks after the farm while the proxy runs.
 
     :param on_evict: called with sessions of this proxy that have to end; again while they have not.
+    :param on_doubt: called with sessions of this proxy that keep their players out, and since when; again as long.
     :param on_look: called after each look.
     """
 
@@ -47,6 +48,7 @@ class Reaper:
         pulse: Pulse,
         reactor: Any,
         on_evict: Callable[[str, CloseReason], None],
+        on_doubt: Callable[[str, float], None],
         on_look: Callable[[], None],
     ) -> None:
         self._proxy = proxy
@@ -56,6 +58,7 @@ class Reaper:
         self._pulse = pulse
         self._reactor = reactor
         self._on_evict = on_evict
+        self._on_doubt = on_doubt
         self._on_look = on_look
         self._beats = Standstill()
         self._bans_version: tuple[int, int] | None = None
@@ -110,6 +113,8 @@ class Reaper:
         self._bans_version = survey.bans_version
         for session, reason in survey.evicted:
             self._on_evict(session, reason)
+        for session, at in survey.doubted:
+            self._on_doubt(session, at)
         beats = {proxy.id: proxy.beat for proxy in survey.others}
         stood = self._beats.observe(beats, elapsed)
         silent = {p: beats[p] for p, seconds in stood.items() if seconds >= PROXY_LIFE}

@@ -23,6 +23,7 @@ class Seat:
     :param result: what fires with its slot, while it waits for one.
     :param timeout: ends that waiting.
     :param told: what it was last told about its waiting.
+    :param doubted_at: when it was last found to keep its player out, and asked whether its client is there.
     :param failures_before: how many starts of its game had failed when it began to wait for the first time.
     """
 
@@ -40,3 +41,4 @@ class Seat:
     timeout: IDelayedCall | None = None
     deadline: float | None = None
     evicted: bool = False
+    doubted_at: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gameproxy.config import ServerConfig
-from gameproxy.farm import registry
+from gameproxy.farm import orders, registry
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.pulse import Pulse
@@ -21,6 +21,7 @@ class Survey:
     """The farm as it is now.
 
     :param evicted: sessions of this proxy that have to end, and why.
+    :param doubted: sessions of this proxy that keep their players out, and since when.
     :param others: the other proxies.
     :param listed: whether the servers that this proxy lists are listed by one that takes part.
     :param next_sweep: when there is something to sweep away, seconds since the epoch.
@@ -28,6 +29,7 @@ class Survey:
     """
 
     evicted: list[tuple[str, CloseReason]]
+    doubted: list[tuple[str, float]]
     bans_version: tuple[int, int]
     servers: list[StartedServer]
     others: list[ProxyRow]
@@ -84,6 +86,7 @@ class Surveyor:
             evicted += self._banned_sessions(cursor, now)
         self._survey = Survey(
             evicted,
+            orders.doubted_sessions(cursor, self._proxy),
             bans_version,
             registry.started_servers(cursor),
             [proxy for proxy in registry.proxies(cursor) if proxy.id != self._proxy],

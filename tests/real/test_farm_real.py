@@ -100,6 +100,7 @@ class Place:
             os.urandom,
             lambda _: b"k" * 32,
             lambda session, refusal: self.evicted.append((session, refusal)),
+            lambda session: None,
         )
 
     def acquire(self, farm: GameFarm, player: str = "") -> Deferred[Slot]:

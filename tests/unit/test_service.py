@@ -283,8 +283,8 @@ class WholeSessionTest(ServiceTestCase):
         self.game_server()
         visitor = self.visit()
         (session,) = proxy.sessions
-        proxy._end_session(session.id, Refusal(CloseReason.REPLACED))
-        proxy._end_session("nobody's", Refusal(CloseReason.REPLACED))
+        proxy.sessions.end(session.id, Refusal(CloseReason.REPLACED))
+        proxy.sessions.end("nobody's", Refusal(CloseReason.REPLACED))
         self.settle(1.0)
         self.assertEqual(visitor.happened, ["welcome", "replaced"])
 

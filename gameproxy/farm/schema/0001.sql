@@ -59,6 +59,7 @@ CREATE TABLE slots (
     queued_at REAL NOT NULL,
     tried TEXT NOT NULL DEFAULT '[]',         -- JSON: servers not to be taken now
     evict TEXT,                               -- the close reason with which its proxy must end it
+    doubted_at REAL,                          -- when it last kept its player out: is its client still there?
     CHECK ((server IS NULL) = (state = 'queued'))
 );
 
@@ -66,6 +67,7 @@ CREATE INDEX slots_by_player ON slots (player);
 CREATE INDEX slots_by_server ON slots (server) WHERE server IS NOT NULL;
 CREATE INDEX slots_by_proxy ON slots (proxy);
 CREATE INDEX slots_to_evict ON slots (proxy) WHERE evict IS NOT NULL;
+CREATE INDEX slots_in_doubt ON slots (proxy) WHERE doubted_at IS NOT NULL;
 CREATE INDEX queue ON slots (game, arrival) WHERE state = 'queued';
 
 CREATE TABLE bans (
