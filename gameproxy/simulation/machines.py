@@ -31,6 +31,7 @@ class Machine:
         self.address = address
         self.skew = 0
         self.powered = True
+        self.boots = 1
         self.processes: dict[int, Process] = {}
         self._bound: dict[int, SimSocket] = {}
         self._last_pid = FIRST_PID - 1
@@ -98,7 +99,11 @@ class Process:
         self.alive = True
         self.descriptors_max = DESCRIPTORS_MAX
         self.sockets: dict[int, SimSocket] = {}
-        self.on_exit: Callable[[], object] | None = None
+        self.started_at = machine.kernel.now
+        self.signal_handlers: dict[int, Callable[[], object]] = {}
+        """What its program does at a signal, instead of ending."""
+        self.on_exit: Callable[[int, int | None], object] | None = None
+        """Called when it has ended, with its exit status, and the signal that ended it."""
         self._frozen: deque[tuple[Callable[..., object], tuple[Any, ...]]] | None = None
         self._last_descriptor = 2
 
@@ -137,15 +142,15 @@ class Process:
         for call, arguments in waiting:
             self.kernel.after(0, self.call, call, *arguments)
 
-    def end(self) -> None:
-        """End at once, as SIGKILL has it: the system closes the sockets."""
+    def end(self, status: int = 0, by_signal: int | None = None) -> None:
+        """End at once: the system closes the sockets."""
         if not self.alive:
             return
-        self.kernel.write("end", self.name)
+        self.kernel.write("end", self.name, status, by_signal)
         self.alive = False
         self._frozen = None
         for socket in list(self.sockets.values()):
             socket.close()
         self.machine.processes.pop(self.pid, None)
         if self.on_exit is not None:
-            self.on_exit()
+            self.on_exit(status, by_signal)
