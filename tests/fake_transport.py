@@ -74,7 +74,11 @@ class FakeTransport:
             self._protocol.dataReceived(data)
         if self.how is None and self.reading and self._peer_ended and not self._waiting:
             self.reading = False
-            IHalfCloseableProtocol(self._protocol).readConnectionLost()
+            half = IHalfCloseableProtocol(self._protocol, None)
+            if half is None:
+                self._lose("done", ConnectionDone())
+            else:
+                half.readConnectionLost()
 
     def end(self) -> None:
         """The peer ends its stream. It is noticed when all before it has been read."""
@@ -102,7 +106,9 @@ class FakeTransport:
             self._lose("done", ConnectionDone())
         elif self._ends_stream and not self.stream_ended:
             self.stream_ended = True
-            IHalfCloseableProtocol(self._protocol).writeConnectionLost()
+            half = IHalfCloseableProtocol(self._protocol, None)
+            if half is not None:
+                half.writeConnectionLost()
 
     def _lose(self, how: str, error: Exception) -> None:
         if self.how is not None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.endpoints import connectProtocol
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
-from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
-
-from gameproxy.gameclient import End, Ending, GameClient
+from gameproxy.client import Client, End, Guest, ProtocolError, Refused, Session
+from gameproxy.client.reconnecting import sleep
 from gameproxy.interfaces import Entropy
-from gameproxy.messages import RESERVED_BELOW, Auth, Welcome
+from gameproxy.loops import Loop, Timer
+from gameproxy.messages import RESERVED_BELOW
 
 FRAME_INTERVAL: Final = (0.15, 0.4)
 """Least and most seconds between two frames of a bot; each visit has one interval."""
@@ -43,7 +39,7 @@ class Chance:
 class Crowd:
     """Bots that come and go until they are stopped.
 
-    :param endpoint: where the proxy listens.
+    :param host: where the proxy listens, at ``port``.
     :param entropy: gives what is random: frames, and how long bots stay and rest.
     :param count: how many bots there are.
     :param on_trouble: called with a text when a bot saw what it should not see. That bot comes no more.
@@ -51,16 +47,18 @@ class Crowd:
 
     def __init__(
         self,
-        reactor: IReactorTime,
-        endpoint: IStreamClientEndpoint,
+        loop: Loop,
+        host: str,
+        port: int,
         entropy: Entropy,
         count: int,
         on_trouble: Callable[[str], None],
     ) -> None:
         chance = Chance(entropy)
+        self._txaio = loop.txaio
         self._bots = [
-            Bot(reactor, endpoint, chance, f"bot-{number}", on_trouble)
-            for number in range(1, count + 1)
+            Bot(loop, Client(loop, host, port, Guest(name)), chance, name, on_trouble)
+            for name in (f"bot-{number}" for number in range(1, count + 1))
         ]
 
     def start(self) -> None:
@@ -68,115 +66,121 @@ class Crowd:
         for bot in self._bots:
             bot.come()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> Awaitable[object]:
         """All bots leave.
 
-        :return: fires when none is connected any more.
+        :return: a future: when none is connected any more.
         """
-        return gatherResults([bot.stop() for bot in self._bots]).addCallback(lambda _: None)
+        gone = [bot.stop() for bot in self._bots]
+        return cast(Awaitable[object], self._txaio.gather(gone, consume_exceptions=False))
 
 
 class Bot:
-    """One of a crowd."""
+    """One of a crowd. It comes once, and again after each rest, until it is stopped or sees trouble."""
 
     def __init__(
         self,
-        reactor: IReactorTime,
-        endpoint: IStreamClientEndpoint,
+        loop: Loop,
+        client: Client,
         chance: Chance,
         name: str,
         on_trouble: Callable[[str], None],
     ) -> None:
-        self.name = name
-        self._reactor = reactor
-        self._endpoint = endpoint
+        self._loop = loop
+        self._client = client
         self._chance = chance
+        self._name = name
         self._on_trouble = on_trouble
+        self._life: Any = None  # the future of _live
+        self._gone = loop.txaio.create_future()
+        self._session: Session | None = None
         self._stopping = False
-        self._connecting: Deferred[None] | None = None
-        self._visit: Visit | None = None
-        self._resting: IDelayedCall | None = None
-        self._gone: Deferred[None] = Deferred()
 
     def come(self) -> None:
         """Connect, and play."""
-        self._resting = None
-        visit = Visit(self._reactor, self._chance, self.name, self._visit_over)
-        connecting = connectProtocol(self._endpoint, visit)
-        self._connecting = connecting.addCallbacks(self._connected, self._not_connected)
+        self._life = self._loop.txaio.as_future(self._live)
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> Awaitable[None]:
         """Leave, and come no more.
 
-        :return: fires when there is no connection.
+        :return: a future: when there is no connection.
         """
         self._stopping = True
-        if self._resting is not None:
-            self._resting.cancel()
-        elif self._visit is not None:
-            self._visit.leave()
-            return self._gone
-        elif self._connecting is not None:
-            self._connecting.cancel()
-        return succeed(None)
+        if self._session is not None:
+            self._session.leave()
+        elif not self._loop.txaio.is_called(self._gone):
+            self._loop.txaio.cancel(self._life)
+        return cast(Awaitable[None], self._gone)
 
-    def _connected(self, visit: Visit) -> None:
-        self._visit = visit
-
-    def _not_connected(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self._on_trouble(f"{self.name} could not connect: {failure.getErrorMessage()}")
-
-    def _visit_over(self, trouble: str | None) -> None:
-        self._visit = self._connecting = None
+    async def _live(self) -> None:
+        trouble = None
+        try:
+            while trouble is None and not self._stopping:
+                trouble = await self._visit()
+                if trouble is None and not self._stopping:
+                    await sleep(self._loop, self._chance.between(REST))
+        except BaseException:  # cancelled, by stop
+            if not self._stopping:
+                raise
+        finally:
+            self._loop.txaio.resolve(self._gone, None)
         if trouble is not None:
-            self._on_trouble(f"{self.name} {trouble}")
-        elif not self._stopping:
-            self._resting = self._reactor.callLater(self._chance.between(REST), self.come)
-        if self._stopping:
-            self._gone.callback(None)
+            self._on_trouble(f"{self._name} {trouble}")
+
+    async def _visit(self) -> str | None:
+        """Play once.
+
+        :return: what went wrong, or ``None``.
+        """
+        try:
+            session = self._session = await self._client.connect()
+        except Refused as refusal:
+            return f"was cut off: {refusal}"
+        except (OSError, ProtocolError) as error:
+            return f"could not connect: {error}"
+        visit = Visit(self._loop, self._chance, session)
+        ending = await session.ended
+        visit.over()
+        self._session = None
+        if ending.end is not End.LEFT:
+            return f"was cut off: {ending.code}: {ending.message}"
+        return visit.trouble
 
 
-class Visit(GameClient):
-    """A bot's connection: sends frames, and compares what comes back.
+class Visit:
+    """A bot's session: sends frames, and compares what comes back.
 
-    :param on_over: called when it has ended, with what went wrong, or ``None``.
+    :ivar trouble: what went wrong, or ``None``.
     """
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        chance: Chance,
-        name: str,
-        on_over: Callable[[str | None], None],
-    ) -> None:
-        super().__init__(reactor, Auth("guest", name=name))
+    def __init__(self, loop: Loop, chance: Chance, session: Session) -> None:
+        self.trouble: str | None = None
+        self._loop = loop
         self._chance = chance
-        self._on_over = on_over
+        self._session = session
         self._interval = chance.between(FRAME_INTERVAL)
         self._frames_left = int(chance.between(STAY) / self._interval)
         self._under_way: deque[bytes] = deque()
         self._silence = 0.0
-        self._trouble: str | None = None
-        self._playing = LoopingCall(self._play_on)
-        self._playing.clock = reactor
+        self._next: Timer | None = None
+        session.on_frame = self._received
+        self._play_on()
 
-    def welcomed(self, welcome: Welcome) -> None:
-        self._playing.start(self._interval)
+    def over(self) -> None:
+        """The session has ended."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
-    def received(self, body: bytes) -> None:
+    def _received(self, body: bytes) -> None:
         self._silence = 0.0
         if not self._under_way or self._under_way.popleft() != body:
             self._give_up("got another frame than it had sent")
 
-    def ended(self, ending: Ending) -> None:
-        if self._playing.running:
-            self._playing.stop()
-        if ending.end is not End.LEFT:
-            self._trouble = f"was cut off: {ending.code}: {ending.message}"
-        self._on_over(self._trouble)
-
     def _play_on(self) -> None:
+        self._next = None
+        if self._session.ending is not None:
+            return
         if self._under_way:
             self._silence += self._interval
             if self._silence > ECHO_TIMEOUT:
@@ -187,12 +191,12 @@ class Visit(GameClient):
             size = int(self._chance.between(FRAME_SIZE))
             body = bytes([RESERVED_BELOW]) + self._chance.bytes(size - 1)
             self._under_way.append(body)
-            self.send(body)
+            self._session.send(body)
         elif not self._under_way:
-            self._playing.stop()
-            self.leave()
+            self._session.leave()
+            return
+        self._next = self._loop.call_later(self._interval, self._play_on)
 
     def _give_up(self, trouble: str) -> None:
-        self._trouble = trouble
-        self._playing.stop()
-        self.leave()
+        self.trouble = trouble
+        self._session.leave()

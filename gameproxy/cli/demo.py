@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import (
     FilteringLogObserver,
@@ -32,6 +31,7 @@ from gameproxy.cli.running import ProgramReactor, run_reactor
 from gameproxy.cli.terminal import printable
 from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig
 from gameproxy.interfaces import Entropy, Reactor
+from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.metrics import by_state, traffic_of
 from gameproxy.service import GameProxy
 
@@ -150,8 +150,8 @@ class Demo:
 
     async def _play(self, seconds: float | None) -> None:
         address = cast(IPv4Address, self._proxy.ports[0].getHost())
-        endpoint = TCP4ClientEndpoint(self._reactor, address.host, address.port)
-        crowd = Crowd(self._reactor, endpoint, self._entropy, BOTS, self._trouble)
+        loop = TwistedLoop(self._reactor)
+        crowd = Crowd(loop, address.host, address.port, self._entropy, BOTS, self._trouble)
         view = self._view_for(f"{address.host}:{address.port}")
         looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look(view)))
         looking.clock = self._reactor

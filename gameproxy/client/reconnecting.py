@@ -129,10 +129,11 @@ async def keep_playing(
         pauses += 1
         if on_pause is not None:
             on_pause(seconds, reason)
-        await _sleep(loop, seconds)
+        await sleep(loop, seconds)
 
 
-async def _sleep(loop: Loop, seconds: float) -> None:
+async def sleep(loop: Loop, seconds: float) -> None:
+    """Let time pass. May be cancelled."""
     over = loop.txaio.create_future()
     timer = loop.call_later(seconds, lambda: loop.txaio.resolve(over, None))
     try:

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from gameproxy.arena.bots import ECHO_TIMEOUT, REST, STAY, Crowd
 from gameproxy.framing import FORMATS, Framer
 from gameproxy.messages import FrameType, Notice, Welcome, decode_auth, encode_error
 from gameproxy.testing import seeded_entropy
+from tests.fake_loop import FakeLoop
 from tests.fake_transport import FakeTransport
 
 INT32 = FORMATS["int32"]
 STEP = 0.05
 
 
-@implementer(IStreamClientEndpoint)
-class EchoEndpoint:
-    """A proxy with an echo game behind it, without a network.
+class EchoLoop(FakeLoop):
+    """A loop whose connections lead to a proxy with an echo game behind it.
 
     :ivar visits: the connections, in order.
     :ivar alters: what comes back of a frame; ``None``: nothing.
     :ivar refusal: sent in place of WELCOME.
-    :ivar connecting: what ``connect`` gives in place of a connection.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.visits: list[EchoVisit] = []
         self.alters = lambda body: body
         self.refusal: bytes | None = None
-        self.connecting: Deferred[object] | None = None
 
-    def connect(self, factory: Factory) -> Deferred[object]:
-        if self.connecting is not None:
-            return self.connecting
-        protocol = factory.buildProtocol(None)
-        visit = EchoVisit(self)
-        self.visits.append(visit)
-        visit.transport.connect(protocol)
-        return succeed(protocol)
-
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]  # nothing runs a loop that a test turns
         """Answer what has been sent."""
+        for transport in self.transports[len(self.visits) :]:
+            self.visits.append(EchoVisit(self, transport))
         for visit in self.visits:
             visit.answer()
 
@@ -57,8 +43,8 @@ class EchoVisit:
     :ivar frames: how many frames of the game have come.
     """
 
-    def __init__(self, endpoint: EchoEndpoint) -> None:
-        self.transport = FakeTransport()
+    def __init__(self, endpoint: EchoLoop, transport: FakeTransport) -> None:
+        self.transport = transport
         self.name = ""
         self.frames = 0
         self.left = False
@@ -91,13 +77,14 @@ class CrowdTests(SynchronousTestCase):
     """Bots, and what they notice."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.endpoint = EchoEndpoint()
+        self.endpoint = EchoLoop()
+        self.clock = self.endpoint.clock
         self.troubles: list[str] = []
         self.crowd = self.make_crowd(3)
 
     def make_crowd(self, count: int) -> Crowd:
-        return Crowd(self.clock, self.endpoint, seeded_entropy(), count, self.troubles.append)
+        entropy = seeded_entropy()
+        return Crowd(self.endpoint, "127.0.0.1", 7777, entropy, count, self.troubles.append)
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds / STEP)):
@@ -154,7 +141,7 @@ class CrowdTests(SynchronousTestCase):
 
     def test_stop_while_connecting(self) -> None:
         """A bot that is still connecting gives up, and that is no trouble."""
-        self.endpoint.connecting = Deferred()
+        self.endpoint.hold = True
         self.crowd.start()
         self.successResultOf(self.crowd.stop())
         self.assertEqual(self.troubles, [])
@@ -162,16 +149,15 @@ class CrowdTests(SynchronousTestCase):
     def test_stop_before_welcome(self) -> None:
         """A bot that is not in yet closes its connection."""
         self.crowd.start()
-        gone = self.crowd.stop()
-        for visit in self.endpoint.visits:
-            visit.transport.take()
-        self.successResultOf(gone)
+        self.successResultOf(self.crowd.stop())
+        self.assertEqual([one.how for one in self.endpoint.transports], ["aborted"] * 3)
         self.assertEqual(self.troubles, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cannot_connect(self) -> None:
         """A bot that cannot connect says so, and can be stopped."""
         self.crowd = self.make_crowd(1)
-        self.endpoint.connecting = fail(ConnectionRefusedError("Nobody is there."))
+        self.endpoint.error = ConnectionRefusedError("Nobody is there.")
         self.crowd.start()
         self.assertEqual(len(self.troubles), 1)
         self.assertIn("bot-1 could not connect: ", self.troubles[0])
