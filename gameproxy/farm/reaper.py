@@ -123,18 +123,13 @@ class Reaper:
         self._on_look()
 
     def _beat(self, now: float) -> None:
-        """Give a sign of life: with a single statement if nothing is in its way."""
+        """Give a sign of life; if something is wrong with the last one, after that has been put right."""
 
-        def beat(cursor: sqlite3.Cursor) -> bool:
-            try:
-                return self._pulse.renew(cursor, now)
-            except sqlite3.Error:
-                return False
+        def renew(cursor: sqlite3.Cursor) -> bool:
+            return self._pulse.renew(cursor, now)
 
-        beaten = self._store.alone(beat, writes=True)
-        beaten.addCallback(
-            lambda done: done or self._store.write(lambda cursor: self._pulse.renew(cursor, now))
-        )
+        beaten = self._store.alone(renew, writes=True)
+        beaten.addCallback(lambda done: done or self._store.write(renew))
         beaten.addCallbacks(self._beaten, self._failed)
 
     def _tidy(self, now: float, survey: Survey) -> None:
