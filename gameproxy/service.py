@@ -15,9 +15,8 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDef
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
-from gameproxy.admission import Admission, TooFewDescriptors, ensure_descriptors
+from gameproxy.admission import Admission, TooFewDescriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, idle_time, peer_of
@@ -25,9 +24,10 @@ from gameproxy.config import Config
 from gameproxy.config_values import listening_endpoint
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
-from gameproxy.farm import FarmStore, GameFarm, GameServerStarter, LinuxProcesses
+from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
 from gameproxy.handshake import derive_server_key
+from gameproxy.host import Host
 from gameproxy.interfaces import (
     Attempt,
     Entropy,
@@ -69,7 +69,7 @@ class GameProxy(Service):
     :param endpoints: stream server endpoints in place of ``[proxy] listen``.
     :param checkers: credentials checkers that take the place of what ``[auth]`` says for their credentials.
     :param entropy: gives random bytes.
-    :param database_threads: where SQLite is called, in place of a thread of its own; started and stopped by it.
+    :param host: the machine that it runs on, if that is not this one.
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
@@ -89,7 +89,7 @@ class GameProxy(Service):
         *,
         checkers: Iterable[ICredentialsChecker] = (),
         entropy: Entropy = os.urandom,
-        database_threads: ThreadPool | None = None,
+        host: Host | None = None,
         control: bool = True,
     ) -> None:
         self.started: Deferred[None] = Deferred()
@@ -105,11 +105,11 @@ class GameProxy(Service):
         self._on_session_end = on_session_end
         self._endpoints = endpoints
         self._selector = selector
-        self._database_threads = database_threads
+        self._host = host or Host()
         self._format = config.framing.frame_format
         self._dialect = Dialect(config.dialect.client, self._format)
         self._all_early = EarlyBytes()
-        self._hashing = HashingThreads(reactor)
+        self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
@@ -144,7 +144,7 @@ class GameProxy(Service):
         if self._listening:
             return
         try:
-            ensure_descriptors(self._config.proxy.max_sessions)
+            self._host.ensure_descriptors(self._config.proxy.max_sessions)
         except TooFewDescriptors as error:
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
         endpoints = self._endpoints
@@ -349,16 +349,16 @@ class GameProxy(Service):
 
     def _open_farm(self, key_for: Callable[[str], bytes]) -> GameFarm:
         config = self._config
-        processes = LinuxProcesses()
+        host = self._host
         database = config.database_path
         starter = GameServerStarter(
-            self._reactor, processes, config.folder, database, os.environ, key_for
+            self._reactor, host.processes, config.folder, database, host.environment, key_for
         )
         return GameFarm(
             config,
-            FarmStore(str(database), self._reactor, self._database_threads),
+            FarmStore(str(database), self._reactor, host.database_threads),
             starter,
-            processes,
+            host.processes,
             self._reactor,
             self._entropy,
             key_for,

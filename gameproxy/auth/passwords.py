@@ -33,12 +33,12 @@ RETRY_AFTER: Final = 5.0
 class HashingThreads:
     """The threads in which passwords are checked, so that nothing else on the proxy waits for them.
 
-    :param threads: how many at most; they are made when needed.
+    :param pool: the threads, neither started nor stopped by anybody else; ``None``: two at most, made when needed.
     """
 
-    def __init__(self, reactor: IReactorThreads, threads: int = 2) -> None:
+    def __init__(self, reactor: IReactorThreads, pool: ThreadPool | None = None) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name="passwords")
+        self._pool = pool or ThreadPool(minthreads=0, maxthreads=2, name="passwords")
         self._stopping = False
 
     def start(self) -> None:

@@ -28,6 +28,7 @@ from gameproxy.farm import StoreUnavailable
 from gameproxy.gameclient import Ending, GameClient
 from gameproxy.gameserver import GameServer, Place, Player
 from gameproxy.handshake import derive_server_key
+from gameproxy.host import Host
 from gameproxy.interfaces import SessionRecord
 from gameproxy.messages import Auth, Welcome
 from gameproxy.reasons import CloseReason, Refusal
@@ -111,7 +112,7 @@ class ServiceTestCase(SynchronousTestCase):
         """A proxy that is not started yet."""
         arguments.setdefault("on_session_end", self.records.append)
         arguments.setdefault("endpoints", [TCP4ServerEndpoint(self.reactor, 7777)])
-        arguments.setdefault("database_threads", self.reactor.threads)
+        arguments.setdefault("host", Host(database_threads=self.reactor.threads))
         return GameProxy(
             config or self.config(), self.reactor, entropy=seeded_entropy(), **arguments
         )
