@@ -42,7 +42,7 @@ class Outlook:
     :param failures: how many starts of the game have failed, ever.
     :param streak: how many of the latest starts of the game have failed in a row.
     :param to_start: rows made in state ``starting``, which this proxy has to start now.
-    :param evicted: sessions of this proxy that have to end: they were replaced.
+    :param evicted: sessions, of whatever proxy, that have to end: they were replaced.
     :param served: how many waiting sessions were given a slot, of all proxies.
     """
 
@@ -202,20 +202,21 @@ class SlotTable:
             raise Refusal(CloseReason.BANNED, retry_after=retry_after)
 
     def _settle_duplicates(self, cursor: sqlite3.Cursor, identity: Identity) -> list[str]:
-        """Mark the player's other sessions to be ended; those of this proxy are returned."""
+        """Mark the player's other sessions, at all proxies, to be ended."""
         if identity.is_guest:
             return []
-        others = cursor.execute(
-            "SELECT session, proxy FROM slots WHERE player = ? AND evict IS NULL ORDER BY arrival",
+        rows = cursor.execute(
+            "SELECT session FROM slots WHERE player = ? AND evict IS NULL ORDER BY arrival",
             (identity.player,),
-        ).fetchall()
+        )
+        others = [session for (session,) in rows]
         if others and self.duplicates == "refuse":
             raise Refusal(CloseReason.ALREADY_CONNECTED)
-        for session, _ in others:
-            cursor.execute(
-                "UPDATE slots SET evict = ? WHERE session = ?", (CloseReason.REPLACED, session)
-            )
-        return [session for session, proxy in others if proxy == self.proxy]
+        cursor.executemany(
+            "UPDATE slots SET evict = ? WHERE session = ?",
+            [(CloseReason.REPLACED, session) for session in others],
+        )
+        return others
 
     def _serve(
         self,

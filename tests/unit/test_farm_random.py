@@ -236,8 +236,8 @@ class ChoiceTests(SynchronousTestCase):
         arguments = {"game": "chess", "max_load": 1.0, "excluded": "[]", "lot": 1}
         for query, index in (
             (selection._SOME, "open_by_load (game="),
-            (selection._LOTS, "open_by_lot (game="),
-            (selection._LOT, "open_by_lot (game=? AND lot="),
+            (selection._LOTS, "servers_by_lot (game="),
+            (selection._LOT, "servers_by_lot (game=? AND lot="),
         ):
             plan = [row[3] for row in farm.cursor.execute(f"EXPLAIN QUERY PLAN {query}", arguments)]
             self.assertTrue(any(index in line for line in plan), plan)

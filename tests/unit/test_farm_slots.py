@@ -11,6 +11,25 @@ from twisted.trial.unittest import SynchronousTestCase
 from gameproxy.farm import GameFarm, registry
 from tests.farm_fixture import World, listed
 
+NONSENSE_ROW = (
+    "INSERT INTO game_servers (id, game, state, host, port, capacity, reported_load) "
+    "VALUES (?, 'chess', 'ready', ?, ?, ?, 0.5)"
+)
+NONSENSE: dict[str | bytes, tuple[object, object, object]] = {
+    "no host": (None, 1, 9),
+    "empty host": ("", 1, 9),
+    "host of bytes": (b"x", 1, 9),
+    "no port": ("127.0.0.1", None, 9),
+    "port 0": ("127.0.0.1", 0, 9),
+    "port beyond": ("127.0.0.1", 65536, 9),
+    "port of words": ("127.0.0.1", "http", 9),
+    "no capacity": ("127.0.0.1", 1, 0),
+    "negative capacity": ("127.0.0.1", 1, -1),
+    "capacity of words": ("127.0.0.1", 1, "many"),
+    b"name of bytes": ("127.0.0.1", 1, 9),
+}
+"""By id: host, port and capacity."""
+
 
 class SlotTests(SynchronousTestCase):
     def world(self, *servers: object, **sections: object) -> World:
@@ -53,6 +72,26 @@ class SlotTests(SynchronousTestCase):
             world.sql("UPDATE slots SET server = 'a', state = 'reserved' WHERE session = 'x'")
         self.assertEqual(world.counts("a"), (1, 0, 0, 0))
 
+    def test_rows_that_cannot_be(self) -> None:
+        """No writer gives a session two slots, or one in an unknown state, without a server, or while it waits."""
+        world = self.world(listed("a", capacity=9))
+        client = world.client(world.proxy())
+        for session, server, state in (
+            (client.session, "a", "reserved"),
+            ("x", "a", "odd"),
+            ("x", None, "reserved"),
+            ("x", "a", "queued"),
+        ):
+            with self.assertRaises(sqlite3.IntegrityError):
+                world.sql(
+                    "INSERT INTO slots (session, server, proxy, player, address, game, state, "
+                    "queued_at) VALUES (?, ?, 'p', 'p', '', 'chess', ?, 0)",
+                    session,
+                    server,
+                    state,
+                )
+        self.assertEqual(world.counts("a"), (1, 0, 0, 0))
+
     def test_a_dead_proxy_is_one_delete(self) -> None:
         """Deleting a proxy's row gives back all its slots, and the counts follow."""
         world = self.world(listed("a", capacity=3))
@@ -89,34 +128,19 @@ class SlotTests(SynchronousTestCase):
         """Whatever somebody writes into a row, it is not selected, and the others are."""
         world = self.world(listed("good"))
         farm = world.proxy()
-        rows = {
-            "no host": (None, 1, 9),
-            "empty host": ("", 1, 9),
-            "host of bytes": (b"x", 1, 9),
-            "no port": ("127.0.0.1", None, 9),
-            "port 0": ("127.0.0.1", 0, 9),
-            "port beyond": ("127.0.0.1", 65536, 9),
-            "port of words": ("127.0.0.1", "http", 9),
-            "no capacity": ("127.0.0.1", 1, 0),
-            "negative capacity": ("127.0.0.1", 1, -1),
-            "capacity of words": ("127.0.0.1", 1, "many"),
-        }
-        for name, (host, port, capacity) in rows.items():
-            world.sql(
-                "INSERT INTO game_servers (id, game, state, host, port, capacity, reported_load) "
-                "VALUES (?, 'chess', 'ready', ?, ?, ?, 0.5)",
-                name,
-                host,
-                port,
-                capacity,
-            )
-        world.sql(
-            "INSERT INTO game_servers (id, game, state, host, port, capacity, reported_load) "
-            "VALUES (x'ff', 'chess', 'ready', 'h', 1, 9, 0.6)"
-        )
+        for name, row in NONSENSE.items():
+            world.sql(NONSENSE_ROW, name, *row)
         self.assertEqual([world.client(farm).server for _ in range(3)], ["good", "good", None])
         world.reactor.pass_time(2.0, 0.25)
         self.assertEqual(world.sql("SELECT count(*) FROM slots WHERE server = 'good'"), [(2,)])
+
+    def test_nobody_waits_for_nonsense(self) -> None:
+        """Who could only get a server whose row is nonsense is refused, and does not wait for what never comes."""
+        for name, row in NONSENSE.items():
+            world = self.world(listed("other", game="go"))
+            farm = world.proxy()
+            world.sql(NONSENSE_ROW, name, *row)
+            self.assertEqual(world.client(farm).reason, "no_server", name)
 
     def test_nonsense_in_slots(self) -> None:
         """A waiting session whose row somebody scribbled on does not hold up the queue."""

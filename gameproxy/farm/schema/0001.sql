@@ -43,7 +43,7 @@ CREATE TABLE game_servers (
 
 CREATE INDEX open_by_load ON game_servers (game, load DESC, id) WHERE open = 1;
 CREATE INDEX open_by_taken ON game_servers (game, taken, id) WHERE open = 1;
-CREATE INDEX open_by_lot ON game_servers (game, lot) WHERE lot IS NOT NULL;
+CREATE INDEX servers_by_lot ON game_servers (game, lot) WHERE lot IS NOT NULL;
 CREATE INDEX living_servers ON game_servers (game, state) WHERE state <> 'closed';
 
 -- No foreign key to game_servers: a row deleted by hand must not stop a session from ending.
