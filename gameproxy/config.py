@@ -324,7 +324,7 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     try:
         config = Config.model_validate({**document, "folder": Path(folder)})
     except ValidationError as error:
-        problems += _located(error)
+        problems += problems_in(error)
         # Only valid sections are compared with one another; but all problems are told at once.
         doubles = ((_toml_path(place), message) for place, message in _duplicates(document))
         problems += [double for double in doubles if double not in problems]
@@ -374,7 +374,8 @@ _PLAINER: Final = {
 }
 
 
-def _located(error: ValidationError) -> Iterator[Problem]:
+def problems_in(error: ValidationError) -> Iterator[Problem]:
+    """What is wrong with a document that is no configuration, or no section of one."""
     for line in error.errors(include_url=False, include_input=False):
         message = line["msg"].removeprefix("Value error, ")
         message = re.sub(r"^\w+ should (be|have) ", r"must \1 ", message)

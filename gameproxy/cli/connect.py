@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
+import os
 import re
+import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
+from pydantic import ValidationError
 from twisted.internet.stdio import StandardIO
-from twisted.protocols.basic import LineOnlyReceiver
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from gameproxy.cli.console import Console
+from gameproxy.cli.contact import Contact
 from gameproxy.cli.running import ProgramReactor, run_reactor
-from gameproxy.cli.terminal import printable
-from gameproxy.gameclient import End, Ending, GameClient
-from gameproxy.messages import RESERVED_BELOW, Auth, Status, Welcome
+from gameproxy.client import Client
+from gameproxy.config import ConfigError, FramingConfig, problems_in
+from gameproxy.frame_format import FORMATS, FrameFormat
+from gameproxy.loops.on_twisted import TwistedLoop
+from gameproxy.messages import RESERVED_BELOW, Auth, BadMessage, decode_object
 
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
 
-BYTES_SHOWN: Final = 64
-"""Bytes of a frame that are printed."""
-LINGER: Final = 1.0
-"""Seconds to listen on when there is nothing more to send, so that what was piped in gets its answer."""
 CONNECT_TIMEOUT: Final = 10.0
+TICKET_VARIABLE: Final = "GAMEPROXY_TICKET"
+PASSWORD_VARIABLE: Final = "GAMEPROXY_PASSWORD"  # noqa: S105 - a name, no password
+_LONGEST_TICKET: Final = 65_536
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -42,23 +39,64 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "connect",
         help="a client to try things with",
-        description="Connects to a proxy (dialect native, format int32), prints what comes, and sends each line that is"
-        " typed as a frame. Ends with the input (Ctrl-D).",
+        description="Connects to a proxy, prints what comes, and sends each line that is typed as a frame. Ends with"
+        " the input (Ctrl-D).",
+        epilog="Exit status: 0 when the session ended in order, 1 when the client was not let in or the connection was"
+        " lost, 2 for wrong usage.",
     )
     parser.add_argument("address", type=_address, metavar="HOST:PORT")
-    who = parser.add_mutually_exclusive_group(required=True)
+    who = parser.add_argument_group(
+        "who you are",
+        f"One of these; a ticket may also be in the environment, as {TICKET_VARIABLE}.",
+    ).add_mutually_exclusive_group()
     who.add_argument("--guest", metavar="NAME", help="come as a guest")
-    who.add_argument("--ticket", metavar="TICKET", help="come with a ticket")
-    who.add_argument("--username", metavar="NAME", help="come with a password, which is asked for")
+    who.add_argument(
+        "--ticket",
+        type=_ticket,
+        metavar="TICKET",
+        help="come with a ticket: its text, @FILE, or - for the first line of the input",
+    )
+    who.add_argument(
+        "--username",
+        metavar="NAME",
+        help=f"come with a password, which is asked for, or is in the environment as {PASSWORD_VARIABLE}",
+    )
     parser.add_argument("--game", metavar="GAME", help="which game, where there are several")
     parser.add_argument(
+        "--properties", type=_properties, metavar="JSON", help="an object for the game server"
+    )
+    parser.add_argument(
+        "--dialect",
+        choices=("native", "preamble", "plain"),
+        default="native",
+        help="that of the proxy (default: native); plain needs no name",
+    )
+    parser.add_argument(
+        "--format",
+        type=_format,
+        default=FORMATS["int32"],
+        metavar="FORMAT",
+        help=f"the proxy's frames: {', '.join(FORMATS)}, or a JSON object with the keys of its [framing]"
+        " (default: int32)",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--type",
         type=_frame_type,
-        default=RESERVED_BELOW,
         metavar="BYTE",
-        help="first byte of the frames sent, 0x10 (the default) to 0xff",
+        help="first byte of the frames sent, 0x10 to 0xff (default: 0x10 in native, none in the other dialects)",
     )
-    parser.set_defaults(run=run)
+    how.add_argument(
+        "--hex",
+        action="store_true",
+        help="lines are whole frames in hexadecimal, the byte of type included",
+    )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="connect again when the connection is lost or cannot be made, and when there is no place",
+    )
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,159 +105,57 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _main(args: argparse.Namespace, auth: Auth, reactor: ProgramReactor) -> int:
-    console = Console()
+    console = Console(sys.stdout.isatty())
     StandardIO(console, reactor=reactor)
-    client = TypedClient(reactor, auth, console, args.type)
-    reactor.addSystemEventTrigger("before", "shutdown", client.end)
     host, port = args.address
-    return await play(HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT), client)
-
-
-@implementer(IHalfCloseableProtocol)
-class Console(LineOnlyReceiver):
-    """Standard input and output. Nothing is read until somebody wants the lines.
-
-    :ivar client: whom lines go to.
-    :ivar closed: fires when all is printed.
-    """
-
-    delimiter = b"\n"
-    client: TypedClient
-    transport: StandardIO
-
-    def __init__(self) -> None:
-        self.closed: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        self.transport.pauseProducing()
-
-    def say(self, text: str) -> None:
-        """Print a line; what a terminal would obey is escaped."""
-        self.transport.write(printable(text).encode("utf-8") + b"\n")
-
-    def lineReceived(self, line: bytes) -> None:
-        self.client.typed(line)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self.say(f"lines may have {self.MAX_LENGTH} bytes")
-        self.client.leave()
-
-    def readConnectionLost(self) -> None:
-        self.client.no_more_lines()
-
-    def writeConnectionLost(self) -> None:
-        """Whoever read this has gone; there is nobody to tell."""
-        self.client.leave()
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        self.closed.callback(None)
-
-
-class TypedClient(GameClient):
-    """A client whose frames a person types.
-
-    :param frame_type: first byte of each.
-    :ivar over: fires with how it ended.
-    """
-
-    def __init__(
-        self, reactor: IReactorTime, auth: Auth, console: Console, frame_type: int
-    ) -> None:
-        super().__init__(reactor, auth)
-        self.console = console
-        console.client = self
-        self._frame_type = bytes([frame_type])
-        self._lingering: IDelayedCall | None = None
-        self.over: Deferred[Ending] = Deferred()
-
-    def waiting(self, status: Status) -> None:
-        position = "" if status.position is None else f", position {status.position}"
-        self.console.say(f"STATUS {status.state}{position}: {status.message}")
-
-    def welcomed(self, welcome: Welcome) -> None:
-        self.console.say(
-            f"WELCOME {welcome.player} to {welcome.game} on {welcome.server},"
-            f" session {welcome.session}"
-        )
-        # Who reads slowly is not written to: neither here nor there.
-        self.transport.registerProducer(self.console.transport, True)  # type: ignore[attr-defined]  # an IConsumer too
-        self.console.transport.registerProducer(self.transport, True)
-        self.console.transport.resumeProducing()
-
-    def settings(self, settings: bytes) -> None:
-        self.console.say(f"SETTINGS {described(settings)}")
-
-    def received(self, body: bytes) -> None:
-        self.console.say(f"frame {described(body)}")
-
-    def ended(self, ending: Ending) -> None:
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
-        self.console.transport.unregisterProducer()
-        self.over.callback(ending)
-
-    def typed(self, line: bytes) -> None:
-        """A person has typed a line."""
-        self.send(self._frame_type + line)
-
-    def no_more_lines(self) -> None:
-        """There is nothing more to send."""
-        self._lingering = self.reactor.callLater(LINGER, self.leave)
-
-    def end(self) -> Deferred[None]:
-        """Leave because the program ends.
-
-        :return: fires when that is done.
-        """
-        if not self.connected:
-            return succeed(None)
-        self.leave()
-        return self.console.closed
-
-
-async def play(endpoint: IStreamClientEndpoint, client: TypedClient) -> int:
-    """Connect, and play to the end.
-
-    :return: the exit status.
-    """
-    console = client.console
-    try:
-        await connectProtocol(endpoint, client)
-    except (ConnectError, OSError, ValueError) as error:  # ValueError: no such name can exist
-        console.say(f"cannot connect: {error}")
-        ending = None
-    else:
-        ending = await client.over
-        console.say(f"{_HEADINGS[ending.end]} {ending.code}: {ending.message}".rstrip(": "))
-    console.transport.loseConnection()
-    await console.closed
-    return 0 if ending is not None and ending.end in (End.LEFT, End.CLOSED) else 1
-
-
-_HEADINGS: Final = {
-    End.LEFT: "you",
-    End.CLOSED: "CLOSE",
-    End.REFUSED: "ERROR",
-    End.LOST: "lost:",
-}
-
-
-def described(body: bytes) -> str:
-    """A body for people: its size, its first bytes in hexadecimal, and as text."""
-    start = body[:BYTES_SHOWN]
-    more = "..." if len(body) > BYTES_SHOWN else ""
-    text = start.decode("utf-8", "replace")
-    return f"of {len(body)} bytes: {start.hex(' ')}{more}  {text}{more}"
+    client = Client(
+        TwistedLoop(reactor),
+        host,
+        port,
+        auth,
+        format=args.format,
+        dialect=args.dialect,
+        connect_timeout=CONNECT_TIMEOUT,
+    )
+    contact = Contact(client, console, f"{host}:{port}", body_maker(args))
+    reactor.addSystemEventTrigger("before", "shutdown", contact.end)
+    return await contact.start(os.urandom if args.retry else None)
 
 
 def auth_of(args: argparse.Namespace) -> Auth:
-    """Who the command line says the client is; asks for a password if that is needed."""
+    """Who the command line, or the environment, says the client is; asks for a password if that is needed."""
+    own = {"game": args.game, "properties": args.properties or "{}"}
     if args.guest is not None:
-        return Auth("guest", name=args.guest, game=args.game)
-    if args.ticket is not None:
-        return Auth("ticket", ticket=args.ticket, game=args.game)
-    password = getpass.getpass("Password: ")
-    return Auth("password", username=args.username, password=password, game=args.game)
+        return Auth("guest", name=args.guest, **own)
+    if args.username is not None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is None:
+            password = getpass.getpass("Password: ")
+        return Auth("password", username=args.username, password=password, **own)
+    ticket = args.ticket or os.environ.get(TICKET_VARIABLE)
+    if ticket is not None:
+        return Auth("ticket", ticket=ticket, **own)
+    if args.dialect != "plain":
+        args.usage_error("one of the arguments --guest --ticket --username is required")
+    return Auth("guest", name="")  # which is not sent
+
+
+def body_maker(args: argparse.Namespace) -> Callable[[bytes], bytes]:
+    """What makes a frame's body of a line; raises ValueError if it cannot."""
+    if args.hex:
+        return _from_hexadecimal
+    kind = args.type
+    if kind is None and args.dialect == "native":
+        kind = RESERVED_BELOW
+    start = b"" if kind is None else bytes([kind])
+    return lambda line: start + line
+
+
+def _from_hexadecimal(line: bytes) -> bytes:
+    try:
+        return bytes.fromhex(line.decode("ascii"))
+    except ValueError:
+        raise ValueError("a line must be bytes in hexadecimal, such as: 10 68 69") from None
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -237,3 +173,45 @@ def _frame_type(text: str) -> int:
     if not RESERVED_BELOW <= value <= 0xFF:
         raise argparse.ArgumentTypeError("must be 0x10 to 0xff")
     return value
+
+
+def _ticket(text: str) -> str:
+    if text == "-":
+        return _first_line(0).decode("utf-8", "replace").strip()
+    if not text.startswith("@"):
+        return text
+    try:
+        with Path(text[1:]).open("rb") as file:
+            return file.read(_LONGEST_TICKET).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot be read: {error.strerror}") from error
+
+
+def _first_line(descriptor: int) -> bytes:
+    """The first line of an input, and not a byte more: the rest is for the game."""
+    line = b""
+    while len(line) < _LONGEST_TICKET and (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
+        line += byte
+    return line
+
+
+def _properties(text: str) -> str:
+    try:
+        decode_object(text.encode("utf-8", "surrogateescape"))
+    except BadMessage as error:
+        raise argparse.ArgumentTypeError(f"must be a JSON object: {error}") from error
+    return text
+
+
+def _format(text: str) -> FrameFormat:
+    keys: object = {"format": text}
+    if text.lstrip().startswith("{"):
+        try:
+            keys = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    try:
+        return FramingConfig.model_validate(keys).frame_format
+    except ValidationError as error:
+        problems = "; ".join(str(ConfigError([problem])) for problem in problems_in(error))
+        raise argparse.ArgumentTypeError(problems) from error

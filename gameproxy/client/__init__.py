@@ -11,7 +11,15 @@ A program in asyncio::
     asyncio.run(main())
 """
 
-from gameproxy.client.client import Client, Guest, Password, ProtocolError, Refused, Ticket
+from gameproxy.client.client import (
+    Client,
+    Guest,
+    NotWelcomed,
+    Password,
+    ProtocolError,
+    Refused,
+    Ticket,
+)
 from gameproxy.client.connection import End, Ending
 from gameproxy.client.reconnecting import Backoff, keep_playing
 from gameproxy.client.session import SendBufferFull, Session, SessionEnded
@@ -22,6 +30,7 @@ __all__ = [
     "End",
     "Ending",
     "Guest",
+    "NotWelcomed",
     "Password",
     "ProtocolError",
     "Refused",

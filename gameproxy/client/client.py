@@ -36,6 +36,10 @@ class ProtocolError(Exception):
     """What answers does not speak this protocol: it is no proxy, or has another dialect or frame format."""
 
 
+class NotWelcomed(ConnectionError):
+    """The connection was made, but ended, or took too long, before the proxy let the client in or said why not."""
+
+
 AuthSource = Auth | Callable[[], Auth | Awaitable[Auth]]
 """Who the client is, and the proof; or a function that gives that, asked before each connection: a ticket is good
 once."""
@@ -83,7 +87,8 @@ class Client:
         :param on_status: called while the client waits for a place, whenever that changes.
         :raises Refused: it is not let in.
         :raises ProtocolError: what answers is no proxy of this dialect and frame format.
-        :raises OSError: the connection cannot be made, or was lost, or it all took too long.
+        :raises OSError: the connection cannot be made; of which :class:`NotWelcomed` is a kind: it was made, but then
+            lost, or it all took too long.
         :raises ValueError: AUTH is too large.
         """
         auth = self._auth
@@ -109,7 +114,7 @@ def _not_let_in(ending: Ending) -> Exception:
         return Refused(ending.code, ending.message, ending.retry_after)
     if ending.code == CloseReason.PROTOCOL_ERROR:
         return ProtocolError(ending.message)
-    return ConnectionError(ending.message)
+    return NotWelcomed(ending.message)
 
 
 def Guest(
