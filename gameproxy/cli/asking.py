@@ -27,6 +27,10 @@ class NoAnswer(Exception):
     """A proxy does not answer; the text says how."""
 
 
+class NobodyToAsk(NoAnswer):
+    """No proxy could be asked, so that none has done anything; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a proxy said: what was asked for, or an error's code and message."""
@@ -75,7 +79,8 @@ def order(database: Path, proxies: Sequence[object], **request: object) -> Answe
     A proxy that hangs is passed over; one that has been asked and gives no answer may have done it, and no other is
     asked then.
 
-    :raises NoAnswer: nobody could be asked, or who was asked gives no answer.
+    :raises NobodyToAsk: no proxy can be asked.
+    :raises NoAnswer: who was asked gives no answer.
     """
     unknown: Answer | None = None
     silent = []
@@ -93,7 +98,7 @@ def order(database: Path, proxies: Sequence[object], **request: object) -> Answe
             return answer
         unknown = answer
     if unknown is None:
-        raise NoAnswer("\n".join(["no proxy runs that could do it", *silent]))
+        raise NobodyToAsk("\n".join(["no proxy runs that could do it", *silent]))
     return unknown
 
 

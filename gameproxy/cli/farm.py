@@ -7,8 +7,9 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING
 
-from gameproxy.cli.asking import Answer, NoAnswer, living_proxies, order
+from gameproxy.cli.asking import Answer, NoAnswer, NobodyToAsk, living_proxies, order
 from gameproxy.cli.farm_database import reading, writing
+from gameproxy.cli.farm_stop import stop_without_proxy
 from gameproxy.cli.reporting import (
     CommandFailed,
     Report,
@@ -39,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ("list", _list, None, "show the game servers; so does farm alone"),
         ("start", _start, "game", "have a running proxy start a game server"),
         ("drain", _drain, "id", "let nobody else onto a game server"),
-        ("stop", _stop, "id", "have a running proxy end a game server that was started"),
+        ("stop", _stop, "id", "end a game server that was started"),
     ):
         action = actions.add_parser(name, help=what, description=f"{what.capitalize()}.")
         if argument is not None:
@@ -81,7 +82,10 @@ def _list(config: Config, args: argparse.Namespace) -> Report:
 def _start(config: Config, args: argparse.Namespace) -> Report:
     with reading(config.database_path) as cursor:
         proxies = [row["id"] for row in living_proxies(cursor)]
-    answer = _order(config, proxies, ask="start", game=args.game)
+    try:
+        answer = order(config.database_path, proxies, ask="start", game=args.game)
+    except NoAnswer as error:
+        raise CommandFailed(str(error)) from None
     if answer.error == "unknown_game":
         raise CommandFailed(f"{args.game}: no running proxy starts game servers of this game")
     if answer.error == "no_server":
@@ -111,7 +115,13 @@ def _stop(config: Config, args: argparse.Namespace) -> Report:
         )
     # Its process may be out of the sight of all proxies but the one that looks after it.
     proxies.sort(key=lambda proxy: proxy != keeper)
-    if not _done(_order(config, proxies, ask="stop", server=args.id))["stopped"]:
+    try:
+        answer = order(config.database_path, proxies, ask="stop", server=args.id)
+    except NobodyToAsk:
+        return stop_without_proxy(config, args.id)
+    except NoAnswer as error:
+        raise CommandFailed(str(error)) from None
+    if not _done(answer)["stopped"]:
         raise CommandFailed(f"{args.id}: has ended already")
     return Report(
         {"server": args.id, "state": "draining"},
@@ -129,13 +139,6 @@ def _look_up(cursor: sqlite3.Cursor, server: str) -> tuple[object, object, objec
     if row[0] == "closed":
         raise CommandFailed(f"{server}: has ended already")
     return row
-
-
-def _order(config: Config, proxies: list[object], **request: object) -> Answer:
-    try:
-        return order(config.database_path, proxies, **request)
-    except NoAnswer as error:
-        raise CommandFailed(str(error)) from None
 
 
 def _done(answer: Answer) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,7 +36,11 @@ def writing(database: Path) -> Iterator[sqlite3.Cursor]:
 
 @contextmanager
 def _transaction(database: Path, mode: str, begin: str) -> Iterator[sqlite3.Cursor]:
-    if not database.exists():
+    try:
+        found = database.exists()
+    except OSError as error:
+        raise CommandFailed(f"{database}: cannot be used: {error.strerror}") from error
+    if not found:
         raise CommandFailed(f"{database}: there is no such database: has a proxy been started yet?")
     # A mode, so that SQLite never makes the file.
     uri = f"file:{quote(str(database))}?mode={mode}"
@@ -50,7 +55,21 @@ def _transaction(database: Path, mode: str, begin: str) -> Iterator[sqlite3.Curs
             yield cursor
             cursor.execute("COMMIT")
     except sqlite3.Error as error:
-        raise CommandFailed(f"{database}: cannot be used: {error}") from error
+        raise CommandFailed(f"{database}: cannot be used: {error}{_advice(database)}") from error
+
+
+def _advice(database: Path) -> str:
+    """What to do when the database is somebody else's."""
+    if all(os.access(path, os.W_OK, effective_ids=True) for path in (database, database.parent)):
+        return ""
+    return f": it belongs to {_owner(database)}; give this command as that user"
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
 
 
 def _ensure_version(database: Path, cursor: sqlite3.Cursor) -> None:

@@ -33,6 +33,15 @@ except OSError as error:
 """
 
 
+def key_file(database: Path, server: str) -> Path:
+    """Where a started game server of this database finds its key."""
+    return _folder_of(database) / f"{server}.key"
+
+
+def _folder_of(database: Path) -> Path:
+    return database.with_suffix(".servers")
+
+
 class GameServerStarter:
     """Starts game servers.
 
@@ -58,7 +67,7 @@ class GameServerStarter:
         self._processes = processes
         self._folder = folder.absolute()
         self._database = database.absolute()
-        self._files = self._database.with_suffix(".servers")
+        self._files = _folder_of(self._database)
         self._environment = environment
         self._key_for = key_for
 
@@ -110,7 +119,7 @@ class GameServerStarter:
             self._log.error("old output of game servers cannot be removed: {error}", error=error)
 
     def _key_file(self, server: str) -> Path:
-        return self._files / f"{server}.key"
+        return key_file(self._database, server)
 
     def _command(self, game: GameConfig) -> list[str]:
         program, *arguments = game.command
