@@ -44,24 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="Exit status: 0 when the session ended in order, 1 when the client was not let in or the connection was"
         " lost, 2 for wrong usage.",
     )
-    parser.add_argument("address", type=_address, metavar="HOST:PORT")
-    who = parser.add_argument_group(
-        "who you are",
-        f"One of these; a ticket may also be in the environment, as {TICKET_VARIABLE}.",
-    ).add_mutually_exclusive_group()
-    who.add_argument("--guest", metavar="NAME", help="come as a guest")
-    who.add_argument(
-        "--ticket",
-        type=_ticket,
-        metavar="TICKET",
-        help="come with a ticket: its text, @FILE, or - for the first line of the input",
-    )
-    who.add_argument(
-        "--username",
-        metavar="NAME",
-        help=f"come with a password, which is asked for, or is in the environment as {PASSWORD_VARIABLE}",
-    )
-    parser.add_argument("--game", metavar="GAME", help="which game, where there are several")
+    add_player(parser)
     parser.add_argument(
         "--properties", type=_properties, metavar="JSON", help="an object for the game server"
     )
@@ -96,7 +79,30 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="connect again when the connection is lost or cannot be made, and when there is no place",
     )
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run)
+
+
+def add_player(parser: argparse.ArgumentParser) -> None:
+    """Add where the proxy is, who the player is, and which game: what :func:`auth_of` needs of a command."""
+    parser.add_argument("address", type=_address, metavar="HOST:PORT")
+    who = parser.add_argument_group(
+        "who you are",
+        f"One of these; a ticket may also be in the environment, as {TICKET_VARIABLE}.",
+    ).add_mutually_exclusive_group()
+    who.add_argument("--guest", metavar="NAME", help="come as a guest")
+    who.add_argument(
+        "--ticket",
+        type=_ticket,
+        metavar="TICKET",
+        help="come with a ticket: its text, @FILE, or - for the first line of the input",
+    )
+    who.add_argument(
+        "--username",
+        metavar="NAME",
+        help=f"come with a password, which is asked for, or is in the environment as {PASSWORD_VARIABLE}",
+    )
+    parser.add_argument("--game", metavar="GAME", help="which game, where there are several")
+    parser.set_defaults(usage_error=parser.error, dialect="native", properties=None)
 
 
 def run(args: argparse.Namespace) -> int:
