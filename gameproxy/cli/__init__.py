@@ -6,9 +6,21 @@ import argparse
 from collections.abc import Sequence
 
 from gameproxy import __version__
-from gameproxy.cli import bans, check, connect, demo, farm, key, kick, password, status, ticket
+from gameproxy.cli import (
+    bans,
+    check,
+    connect,
+    demo,
+    farm,
+    key,
+    kick,
+    password,
+    play,
+    status,
+    ticket,
+)
 
-_COMMANDS = (demo, connect, check, status, farm, bans, kick, ticket, password, key)
+_COMMANDS = (demo, play, connect, check, status, farm, bans, kick, ticket, password, key)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

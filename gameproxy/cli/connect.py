@@ -83,7 +83,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def add_player(parser: argparse.ArgumentParser) -> None:
-    """Add where the proxy is, who the player is, and which game: what :func:`auth_of` needs of a command."""
+    """Add where the proxy is, who the player is, and which game. :func:`auth_of` needs ``dialect`` and ``properties``
+    too."""
     parser.add_argument("address", type=_address, metavar="HOST:PORT")
     who = parser.add_argument_group(
         "who you are",
@@ -102,7 +103,7 @@ def add_player(parser: argparse.ArgumentParser) -> None:
         help=f"come with a password, which is asked for, or is in the environment as {PASSWORD_VARIABLE}",
     )
     parser.add_argument("--game", metavar="GAME", help="which game, where there are several")
-    parser.set_defaults(usage_error=parser.error, dialect="native", properties=None)
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
