@@ -11,7 +11,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from gameproxy.arena.echo import Echo
 from gameproxy.config import AuthConfig, Config, ServerConfig
-from gameproxy.gameserver import GameServer, Place
+from gameproxy.gameserver import GameServerService, Place
 from gameproxy.handshake import derive_server_key
 from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
@@ -21,10 +21,10 @@ HERE = "127.0.0.1"
 auth = AuthConfig(guests=True)
 secret = read_secret(Config(auth=auth).secret_path, os.urandom)
 place = Place("echo-1", derive_server_key(secret, "echo-1"), HERE, port=0, capacity=8)
-game = GameServer(Echo(), place, reactor)
+game = GameServerService(Echo(), place, reactor)
 game.startService()
 
-listed = ServerConfig(id="echo-1", game="echo", host=HERE, port=game.port, capacity=8)
+listed = ServerConfig(id="echo-1", game="echo", host=HERE, port=game.server.port, capacity=8)
 proxy = GameProxy(
     Config(auth=auth, servers=[listed]),
     reactor,

@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 T = TypeVar("T")
 
+FLUSH_TIME: Final = 10.0
+"""Seconds in which the other side may still take what was written before the end of a stream."""
 LINGER: Final = 1.0
 """Seconds in which what still comes is discarded, after this side of a stream has ended: to close at once would reset
 the connection, and the other side might lose what was sent last."""
@@ -22,15 +24,18 @@ class Stream(Protocol):
 
     While the other side does not take what is written, it is not read from either, unless :attr:`reads_on` is set.
 
-    :ivar behind: bytes written since the buffer was last full, which are not taken yet: the one who writes is to bound
-        them.
     :ivar reads_on: read all the same. A client's is set: who serves it may wait for its reading before taking more.
     :ivar on_taken: called when the other side has taken what was written, after the buffer was full.
     """
 
-    behind: int
     reads_on: bool
     on_taken: Callable[[], object] | None
+
+    @property
+    def behind(self) -> int:
+        """Bytes that wait in this process for the other side to take them, but for some 64 KiB that may wait
+        uncounted: the one who writes is to bound them."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Send bytes. After the end they go nowhere."""
@@ -132,6 +137,10 @@ class Loop(Protocol):
 
     def in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         """Call something that may block."""
+        ...
+
+    def log_to_stderr(self) -> None:
+        """Write what is logged to standard error: for programs, which :meth:`run` runs."""
         ...
 
     def run(self, program: Callable[[], Awaitable[object]], stop: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -10,7 +11,7 @@ from typing import TypeVar, cast
 
 import txaio.aio
 
-from gameproxy.loops import LINGER, Listener, Receiver, Timer
+from gameproxy.loops import FLUSH_TIME, LINGER, Listener, Receiver, Timer
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 class AsyncioLoop:
     """asyncio's event loop.
 
-    :param loop: the program's; ``None``: the running one, or a new one, which :meth:`run` runs.
+    :param loop: the program's; ``None``: the running one, or a new one, which :meth:`run` runs, and closes.
     :param clock: gives seconds since the epoch.
     """
 
@@ -51,14 +52,17 @@ class AsyncioLoop:
     def in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return self.loop.run_in_executor(None, call)
 
+    def log_to_stderr(self) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(name)s] %(message)s")
+
     def run(self, program: Callable[[], Awaitable[object]], stop: Callable[[], object]) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, stop)
-        try:
-            self.loop.run_until_complete(self.txaio.as_future(program))
-        finally:
+        async def main() -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
-                self.loop.remove_signal_handler(number)
+                self.loop.add_signal_handler(number, stop)
+            await program()
+
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(main())
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -87,21 +91,21 @@ class AsyncioStream(asyncio.Protocol):
         self._receiver = receiver
         self._full = False
         self._paused = False
-        self._lingering: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._ended = False
         self._closed = False
-        self.behind = 0
         self.reads_on = False
         self.on_taken: Callable[[], object] | None = None
 
     # What is written
 
+    @property
+    def behind(self) -> int:
+        return self._transport.get_write_buffer_size() if self._full else 0
+
     def write(self, data: bytes) -> None:
-        if self._ended:
-            return
-        if self._full:
-            self.behind += len(data)
-        self._transport.write(data)
+        if not self._ended:
+            self._transport.write(data)
 
     def pause(self) -> None:
         self._paused = True
@@ -115,8 +119,16 @@ class AsyncioStream(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
-        self._transport.write_eof()
-        self._lingering = self._loop.call_later(LINGER, self._transport.abort)
+        self._abort_in(FLUSH_TIME)
+        try:
+            self._transport.write_eof()
+        except OSError:  # it is broken already
+            self._transport.abort()
+            return
+        if self._transport.get_write_buffer_size():
+            self._transport.set_write_buffer_limits(high=0)  # have it tell when all is sent
+        else:
+            self._abort_in(LINGER)
         self._read_or_not()
 
     def abort(self) -> None:
@@ -133,10 +145,16 @@ class AsyncioStream(asyncio.Protocol):
         if not self._ended:
             self._receiver.received(data)
 
+    def eof_received(self) -> None:
+        # The transport closes when all is sent.
+        if not self._ended:
+            self._ended = True
+            self._abort_in(FLUSH_TIME)
+
     def connection_lost(self, error: Exception | None) -> None:
         self._ended = self._closed = True
-        if self._lingering is not None:
-            self._lingering.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._receiver.closed()
 
     def pause_writing(self) -> None:
@@ -145,10 +163,16 @@ class AsyncioStream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full = False
-        self.behind = 0
+        if self._ended:
+            self._abort_in(LINGER)
         self._read_or_not()
         if self.on_taken is not None:
             self.on_taken()
+
+    def _abort_in(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(seconds, self._transport.abort)
 
     def _read_or_not(self) -> None:
         if self._closed:

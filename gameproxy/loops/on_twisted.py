@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IListeningPort,
     IPushProducer,
     IReactorTime,
@@ -23,11 +25,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gameproxy.interfaces import Reactor
-from gameproxy.loops import LINGER, Listener, Receiver, Timer
+from gameproxy.loops import FLUSH_TIME, LINGER, Listener, Receiver, Timer
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ class TwistedLoop:
 
     def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
-        self.txaio = txaio.tx.with_config(loop=reactor)
+        self.txaio: Any = txaio.tx  # of which nothing is used that needs a reactor
 
     def seconds(self) -> float:
         return self.reactor.seconds()
@@ -72,6 +75,11 @@ class TwistedLoop:
 
     def in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), call)
+
+    def log_to_stderr(self) -> None:
+        globalLogBeginner.beginLoggingTo(
+            [textFileLogObserver(sys.stderr)], redirectStandardIO=False
+        )
 
     def run(self, program: Callable[[], Awaitable[object]], stop: Callable[[], object]) -> None:
         reactor: Any = self.reactor  # IReactorCore too
@@ -120,12 +128,12 @@ class _StreamFactory(ServerFactory):
         return TwistedStream(self._reactor, self._build())
 
 
-@implementer(IPushProducer)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class TwistedStream(Protocol):
     """A connection: a Twisted protocol that hands on what comes.
 
     It is its own transport's producer: what the transport has it pause, when the other side does not take what is
-    written, is the reading.
+    written, is the reading. What is written meanwhile is held here.
     """
 
     transport: ITCPTransport
@@ -135,7 +143,8 @@ class TwistedStream(Protocol):
         self._receiver = receiver
         self._full = False
         self._paused = False
-        self._lingering: IDelayedCall | None = None
+        self._held: list[bytes] = []
+        self._deadline: IDelayedCall | None = None
         self._ended = False
         self.behind = 0
         self.reads_on = False
@@ -147,8 +156,10 @@ class TwistedStream(Protocol):
         if self._ended:
             return
         if self._full:
+            self._held.append(data)
             self.behind += len(data)
-        self.transport.write(data)
+        else:
+            self.transport.write(data)
 
     def pause(self) -> None:
         self._paused = True
@@ -161,10 +172,8 @@ class TwistedStream(Protocol):
     def end(self) -> None:
         if self._ended or not self.connected:
             return
-        self._ended = True
-        self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer too
+        self._finish()
         self.transport.loseWriteConnection()
-        self._lingering = self._reactor.callLater(LINGER, self.transport.abortConnection)
         self._read_or_not()
 
     def abort(self) -> None:
@@ -184,9 +193,20 @@ class TwistedStream(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._ended = True
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
         self._receiver.closed()
+
+    def readConnectionLost(self) -> None:
+        """The other side has ended its own."""
+        if not self._ended:
+            self._finish()
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All is sent, and so is the end."""
+        if self._deadline is not None:
+            self._deadline.reset(LINGER)
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -194,13 +214,26 @@ class TwistedStream(Protocol):
 
     def resumeProducing(self) -> None:
         self._full = False
-        self.behind = 0
+        self._write_held()
         self._read_or_not()
-        if self.on_taken is not None:
+        if self.on_taken is not None and not self._full:
             self.on_taken()
 
     def stopProducing(self) -> None:
         """The connection is lost, which :meth:`connectionLost` tells too."""
+
+    def _finish(self) -> None:
+        """Write the last, for which there is not for ever."""
+        self._ended = True
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer too
+        self._write_held()
+        self._deadline = self._reactor.callLater(FLUSH_TIME, self.transport.abortConnection)
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        self.behind = 0
+        if held:
+            self.transport.write(b"".join(held))
 
     def _read_or_not(self) -> None:
         if not self.connected:

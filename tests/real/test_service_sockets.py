@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from gameproxy.arena.echo import Echo
 from gameproxy.config import Config
 from gameproxy.gameclient import Ending, GameClient
-from gameproxy.gameserver import GameServer, Place
+from gameproxy.gameserver import GameServerService, Place
 from gameproxy.handshake import derive_server_key
 from gameproxy.interfaces import SessionRecord
 from gameproxy.messages import Auth, Welcome
@@ -68,8 +68,9 @@ class Site:
         secret.write_text(SECRET.hex())
         secret.chmod(0o600)
         place = Place("s1", derive_server_key(SECRET, "s1"), "127.0.0.1", 0, 50)
-        self.game_server = GameServer(Echo(), place, reactor)
-        self.game_server.startService()
+        self.service = GameServerService(Echo(), place, reactor)
+        self.service.startService()
+        self.game_server = self.service.server
         self.listed = {
             "id": "s1",
             "game": "echo",
@@ -108,7 +109,7 @@ def site(tmp_path: Path) -> Any:
     """A folder and a game server, taken down after the test."""
     site = Site(tmp_path)
     yield site
-    pytest_twisted.blockon(site.game_server.stopService())
+    pytest_twisted.blockon(site.service.stopService())
 
 
 async def visit(port: int, name: str) -> Visitor:

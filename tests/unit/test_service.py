@@ -26,7 +26,7 @@ from gameproxy.arena.echo import Echo
 from gameproxy.config import Config, DialectConfig, FramingConfig, ProxyConfig, ServerConfig
 from gameproxy.farm import StoreUnavailable
 from gameproxy.gameclient import Ending, GameClient
-from gameproxy.gameserver import GameServer, Place, Player
+from gameproxy.gameserver import GameServer, GameServerService, Place, Player
 from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.interfaces import SessionRecord
@@ -128,9 +128,9 @@ class ServiceTestCase(SynchronousTestCase):
     def game_server(self) -> GameServer:
         """The game server of the configuration, listening."""
         place = Place("s1", derive_server_key(SECRET, "s1"), "192.0.2.5", GAME_PORT, 10)
-        server = GameServer(Echo(), place, self.reactor, entropy=seeded_entropy("server"))
-        server.startService()
-        return server
+        service = GameServerService(Echo(), place, self.reactor, entropy=seeded_entropy("server"))
+        service.startService()
+        return service.server
 
     def visit(self, **auth: Any) -> Visitor:
         """A client connects, and all that can happen at once happens."""
@@ -154,6 +154,11 @@ class ServiceTestCase(SynchronousTestCase):
             for pump in self.pumps:
                 pump.flush()
 
+    def let_end(self) -> None:
+        """Let connections end: in memory none is half closed, so that both sides wait as long as they may."""
+        for _ in range(12):
+            self.settle(1.0)
+
 
 class WholeSessionTest(ServiceTestCase):
     """From connecting to the record"""
@@ -169,8 +174,7 @@ class WholeSessionTest(ServiceTestCase):
         self.assertEqual(visitor.happened, ["welcome", b"\x10hello"])
         self.assertEqual(len(proxy.sessions), 1)
         visitor.leave()
-        self.settle()
-        self.settle(1.0)
+        self.let_end()
         (record,) = self.records
         self.assertEqual(record.reason, CloseReason.LEFT)
         self.assertEqual((record.player, record.server), ("guest:ann", "s1"))
@@ -199,7 +203,7 @@ class WholeSessionTest(ServiceTestCase):
         server.game = Strict()
         visitor = self.visit()
         visitor.send(b"\x10rude")
-        self.settle(1.0)
+        self.let_end()
         self.assertEqual(visitor.happened, ["welcome", "kicked"])
         self.assertEqual(self.visit().happened, ["banned"])
         self.assertEqual(self.visit(name="eve").happened, ["welcome"])
@@ -475,8 +479,7 @@ class StopTest(ServiceTestCase):
         self.assertNoResult(done)
         self.settle(1.0)
         self.assertEqual(visitor.happened[-1], "draining")
-        self.settle(1.0)
-        self.settle(1.0)
+        self.let_end()
         self.assertIsNone(self.successResultOf(done))
         self.assertEqual([record.reason for record in self.records], [CloseReason.DRAINING])
 
@@ -487,8 +490,7 @@ class StopTest(ServiceTestCase):
         visitor = self.visit()
         done = proxy.stopService()
         visitor.leave()
-        self.settle(1.0)
-        self.settle(1.0)
+        self.let_end()
         self.assertIsNone(self.successResultOf(done))
         self.assertEqual([record.reason for record in self.records], [CloseReason.LEFT])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -502,9 +504,7 @@ class StopTest(ServiceTestCase):
         self.settle(9.0)
         self.assertNoResult(first)
         self.assertNoResult(second)
-        self.settle(1.0)
-        self.settle(1.0)
-        self.settle(1.0)
+        self.let_end()
         self.assertIsNone(self.successResultOf(first))
         self.assertIsNone(self.successResultOf(second))
         third = proxy.stopService()
