@@ -34,8 +34,9 @@ KEEPALIVE_DEFAULTS: Final = {
 """Linux's, in seconds and probes."""
 _NO_REAL_DESCRIPTOR: Final = 1 << 30
 """Added to descriptors, so that none reaches anything real by mistake."""
-_TCP_INFO: Final = struct.Struct("=24xI92xQ16xI")
-"""``tcpi_unacked``, ``tcpi_bytes_acked`` and ``tcpi_notsent_bytes`` in Linux's ``struct tcp_info``; else zeros."""
+_TCP_INFO: Final = struct.Struct("=24xI24xII60xQ16xI")
+"""``tcpi_unacked``, ``tcpi_last_data_recv``, ``tcpi_last_ack_recv``, ``tcpi_bytes_acked`` and ``tcpi_notsent_bytes`` in
+Linux's ``struct tcp_info``; else zeros."""
 _END: Final = "end"
 _RESET: Final = "reset"
 
@@ -119,7 +120,10 @@ class SimSocket:
             return error
         if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
             unacknowledged = -(-(self._kept - len(self._outgoing)) // SEGMENT_MAX)
-            information = _TCP_INFO.pack(unacknowledged, self._acknowledged, len(self._outgoing))
+            silent = (self.kernel.now - self._heard_at) // 1000
+            information = _TCP_INFO.pack(
+                unacknowledged, silent, silent, self._acknowledged, len(self._outgoing)
+            )
             return information[:size].ljust(size, b"\0")
         if level == socket.IPPROTO_TCP and option in KEEPALIVE_DEFAULTS:
             return self._option(option)

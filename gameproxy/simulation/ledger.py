@@ -1,0 +1,157 @@
+"""What must always hold, counted beside the farm's tables: the tables are not their own witness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from gameproxy.interfaces import AttemptFailed, SessionRecord, Slot, SlotRequest, Waiting
+from gameproxy.simulation.clients import sender_of
+
+
+class Ledger:
+    """Who has which slot, who is in which game server, and what was counted.
+
+    Each method that is told something checks, in constant time, what that may break.
+
+    :param violated: called with what should not be.
+    :param capacity_of: gives the most sessions of a game's servers.
+    """
+
+    def __init__(
+        self, violated: Callable[[str], object], capacity_of: Callable[[str], int]
+    ) -> None:
+        self.violated = violated
+        self.granted = 0
+        self.relayed = 0
+        self.released = 0
+        self.asked = 0
+        self.ended: dict[str, str] = {}
+        """Sessions that are over, with their reasons."""
+        self.reasons: dict[str, int] = {}
+        self.inside: dict[str, dict[str, int]] = {}
+        """Who is in each game server: sessions, and how many frames have come from each."""
+        self._capacity_of = capacity_of
+        self._slots: dict[str, str] = {}
+        self._taken: dict[str, int] = {}
+        self._phases: dict[str, str] = {}
+
+    # What the farm was asked, and what it gave
+
+    def session_asks(self, session: str) -> None:
+        self.asked += 1
+        if session in self.ended:
+            self.violated(f"session {session} asks for a slot and is over")
+
+    def slot_granted(self, slot: Slot) -> None:
+        self._give_back(slot.session)
+        self.granted += 1
+        self._slots[slot.session] = slot.server
+        taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1
+        if taken > self._capacity_of(slot.game):
+            self.violated(f"game server {slot.server} has {taken} sessions")
+
+    def slot_relays(self, session: str) -> None:
+        self.relayed += 1
+        if session not in self._slots:
+            self.violated(f"session {session} relays without a slot")
+
+    def slot_released(self, session: str) -> None:
+        self.released += 1
+        self._give_back(session)
+
+    def session_ended(self, record: SessionRecord) -> None:
+        reason = record.reason.value
+        if record.session in self.ended:
+            self.violated(f"session {record.session} ended twice: {reason}")
+        self.ended[record.session] = reason
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        if record.session in self._slots:
+            self.violated(f"session {record.session} is over and has a slot")
+
+    def proxy_died(self, sessions: list[str]) -> None:
+        """Its sessions are nobody's any more."""
+        for session in sessions:
+            self._give_back(session)
+
+    @property
+    def taken(self) -> int:
+        """How many slots are taken."""
+        return len(self._slots)
+
+    # What happens in game servers
+
+    def player_joined(self, server: str, session: str) -> None:
+        players = self.inside.setdefault(server, {})
+        if session in players:
+            self.violated(f"session {session} is in game server {server} twice")
+        players[session] = 0
+
+    def frame_received(self, server: str, session: str, body: bytes) -> None:
+        """A frame of a client's has come: it must be its next one."""
+        players = self.inside.get(server, {})
+        if session not in players:
+            self.violated(f"a frame of session {session}, which is not in game server {server}")
+            return
+        try:
+            _, count = sender_of(body)
+        except ValueError:
+            self.violated(f"game server {server} got another frame than session {session} sent")
+            return
+        if count != players[session]:
+            self.violated(f"frame {count} of session {session} came in place of {players[session]}")
+        players[session] += 1
+
+    def player_left(self, server: str, session: str) -> None:
+        if self.inside.get(server, {}).pop(session, None) is None:
+            self.violated(f"session {session} left game server {server} and was not in")
+
+    def server_ended(self, server: str) -> None:
+        self.inside.pop(server, None)
+
+    def _give_back(self, session: str) -> None:
+        server = self._slots.pop(session, None)
+        if server is not None:
+            self._taken[server] -= 1
+
+
+class WatchedFarm:
+    """A proxy's farm, with a ledger that hears what goes in and out.
+
+    :param farm: the real one, which does all.
+    """
+
+    def __init__(self, farm: Any, ledger: Ledger) -> None:
+        self._farm = farm
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._farm, name)
+
+    def acquire(
+        self, request: SlotRequest, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        self._ledger.session_asks(request.session)
+        slot: Deferred[Slot] = self._farm.acquire(request, on_waiting)
+        return slot.addCallback(self._granted)
+
+    def try_another(
+        self, slot: Slot, failure: AttemptFailed, on_waiting: Callable[[Waiting], None]
+    ) -> Deferred[Slot]:
+        self._ledger.slot_released(slot.session)
+        other: Deferred[Slot] = self._farm.try_another(slot, failure, on_waiting)
+        return other.addCallback(self._granted)
+
+    def relaying(self, slot: Slot) -> None:
+        self._ledger.slot_relays(slot.session)
+        self._farm.relaying(slot)
+
+    def release(self, session: str) -> None:
+        self._ledger.slot_released(session)
+        self._farm.release(session)
+
+    def _granted(self, slot: Slot) -> Slot:
+        self._ledger.slot_granted(slot)
+        return slot

@@ -1,0 +1,457 @@
+"""A simulated world: proxies, the game servers that they start, clients, and what must hold among them."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig, SelectionConfig
+from gameproxy.farm import GameFarm
+from gameproxy.host import Host
+from gameproxy.interfaces import Reactor, SessionRecord
+from gameproxy.service import GameProxy
+from gameproxy.simulation.chance import entropy
+from gameproxy.simulation.clients import Client, Clients, Plan
+from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel
+from gameproxy.simulation.ledger import Ledger, WatchedFarm
+from gameproxy.simulation.machines import Process
+from gameproxy.simulation.processes import Programs, SimProcesses
+from gameproxy.simulation.programs import Temper, run_echo
+from gameproxy.simulation.reactor import SimReactor
+from gameproxy.simulation.trace import Trace
+
+FARM_ADDRESS: Final = "10.0.0.1"
+FIRST_PORT: Final = 7001
+CLIENTS_ADDRESS: Final = "10.0.1.1"
+SETTLE_TIME: Final = 120.0
+"""Virtual seconds in which all must come to rest when faults have stopped."""
+_DEFAULT_PLAN: Final = Plan()
+_LOOKS_AT_WALL: Final = 256
+"""Events between two looks at the wall clock."""
+
+
+class SimulationFailed(AssertionError):
+    """Something does not hold in a simulated world; the text says what, when, and how to have it again."""
+
+
+@implementer(ILogObserver)
+class Simulation:
+    """A world driven by one seed. Use it in a ``with`` statement: it keeps files while it lasts.
+
+    :param seed: of all chance.
+    :param virtual_budget: seconds of virtual time that the run may take.
+    :param wall_budget: seconds of real time that it may take.
+    :param keep_trace: whether the trace's lines are kept, beside their hash.
+    :param config: of the proxies; ``None``: guests, and the game ``echo`` with servers of 16.
+    :param proxies: how many there are on the one database.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        virtual_budget: float = 60.0,
+        wall_budget: float = 5.0,
+        keep_trace: bool = False,
+        config: Config | None = None,
+        proxies: int = 1,
+    ) -> None:
+        self.seed = seed
+        self.kernel = Kernel(seed, Trace(keep_trace))
+        self.violations: list[str] = []
+        self.replay_command = f"gameproxy sim run --seed {seed}"
+        self._virtual_end = EPOCH + int(virtual_budget * MICROSECONDS)
+        self._wall_budget = wall_budget
+        self._wall_used = 0.0
+        self._folder = tempfile.TemporaryDirectory(prefix="gameproxy-sim-", dir=_memory_folder())
+        self.config = (config or default_config()).model_copy(
+            update={"folder": Path(self._folder.name)}
+        )
+        self._capacities = {game.name: game.capacity for game in self.config.games}
+        self._capacities |= {server.game: server.capacity for server in self.config.servers}
+        self.ledger = Ledger(self._violated, self._capacities.__getitem__)
+        self.programs = Programs(seed)
+        self.programs.programs["echo"] = self._run_echo
+        self.temper_of: Callable[[int], Temper] = lambda number: Temper()
+        """Gives the temper of each game server that is started, by its number."""
+        self._started = 0
+        self.farm_machine = self.kernel.add_machine("farm", FARM_ADDRESS)
+        self.clients_machine = self.kernel.add_machine("clients", CLIENTS_ADDRESS)
+        self._clients_reactor = SimReactor(self.clients_machine.start("clients"))
+        self.all_clients: list[Client] = []
+        self.proxies = [SimProxy(self, number) for number in range(proxies)]
+        self.clients = ClientFactory(self)
+        self.farm = FarmView(self)
+        globalLogPublisher.addObserver(self)
+
+    # Its life
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the proxies, and wait until they serve."""
+        for proxy in self.proxies:
+            proxy.start()
+        self.run_until(lambda: all(proxy.serves for proxy in self.proxies), 10, "proxies serve")
+
+    def close(self) -> None:
+        """Let go of the files."""
+        globalLogPublisher.removeObserver(self)
+        for proxy in self.proxies:
+            proxy.kill()
+        self._folder.cleanup()
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+        return (self.kernel.now - EPOCH) / MICROSECONDS
+
+    def write(self, *words: object) -> None:
+        """Add a line to the trace."""
+        self.kernel.write(*words)
+
+    # Time
+
+    def run_for(self, seconds: float) -> None:
+        """Let so much virtual time go by."""
+        self._run(self.kernel.now + int(seconds * MICROSECONDS), lambda: False)
+
+    def run_until(
+        self, condition: Callable[[], bool], within: float, what: str = "the condition"
+    ) -> None:
+        """Let time go by until something holds.
+
+        :param condition: looked at after each event.
+        :param within: virtual seconds that it may take.
+        :raises SimulationFailed: it does not hold by then.
+        """
+        if not self._run(self.kernel.now + int(within * MICROSECONDS), condition):
+            raise self.failure(f"not within {within:g} s: {what}")
+
+    def _run(self, until: int, condition: Callable[[], bool]) -> bool:
+        """Whether the condition held before that moment."""
+        kernel = self.kernel
+        held = condition()
+        looks = _LOOKS_AT_WALL
+        begin = time.perf_counter()
+
+        def after_event() -> None:
+            nonlocal held, looks
+            held = condition()
+            if held or self.violations:
+                kernel.stop()
+            looks -= 1
+            if looks == 0:
+                looks = _LOOKS_AT_WALL
+                if self._wall_used + time.perf_counter() - begin > self._wall_budget:
+                    kernel.stop()
+
+        kernel.on_event = after_event
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            if not held:
+                kernel.run(min(until, self._virtual_end))
+        finally:
+            if collects:
+                gc.enable()
+            self._wall_used += time.perf_counter() - begin
+        if self.violations:
+            raise self.failure(self.violations[0])
+        if self._wall_used > self._wall_budget:
+            raise self.failure(f"past its {self._wall_budget:g} s of real time")
+        if not held and until > self._virtual_end and kernel.now >= self._virtual_end:
+            raise self.failure("past its virtual time")
+        return held
+
+    # What holds
+
+    def failure(self, what: str) -> SimulationFailed:
+        """An error that says what, where the world was, and how to have it again."""
+        states: dict[str, int] = {}
+        for client in self.all_clients:
+            states[client.state] = states.get(client.state, 0) + 1
+        where = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+        return SimulationFailed(
+            f"{what}\n  at {self.now:.6f} s, after {self.kernel.events} events; clients: {where};"
+            f" slots taken: {self.ledger.taken}\n  again: {self.replay_command}"
+        )
+
+    def assert_reached(
+        self, clients: Iterable[Client], *, selection: bool = False, server: bool = False
+    ) -> None:
+        """Some clients must get so far.
+
+        :param selection: to the farm, which gives them a slot or lets them wait.
+        :param server: to a game server.
+        """
+        chosen = list(clients)
+
+        def reached() -> bool:
+            for client in chosen:
+                if selection and not (client.was_queued or client.was_welcomed):
+                    return False
+                if server and not client.was_welcomed:
+                    return False
+            return True
+
+        goal = "a game server" if server else "the selection"
+        self.run_until(reached, 60, f"{len(chosen)} clients reach {goal}")
+
+    def settle(self) -> None:
+        """Faults stop, the world heals, all clients leave, and everything must come to rest.
+
+        :raises SimulationFailed: it does not, or something is left that should not be.
+        """
+        self.write("settle")
+        self.kernel.network.mend_all()
+        for machine in self.kernel.machines.values():
+            for process in list(machine.processes.values()):
+                process.thaw()
+        for proxy in self.proxies:
+            proxy.heal()
+        for client in self.all_clients:
+            client.disconnect()
+        self._virtual_end = max(
+            self._virtual_end, self.kernel.now + int(2 * SETTLE_TIME * MICROSECONDS)
+        )
+        self.run_until(self._is_at_rest, SETTLE_TIME, "everything comes to rest")
+        self._check_rest()
+
+    def _is_at_rest(self) -> bool:
+        return (
+            all(client.state in ("idle", "ended") for client in self.all_clients)
+            and all(len(proxy.service.sessions) == 0 for proxy in self.proxies)
+            and self.ledger.taken == 0
+        )
+
+    def _check_rest(self) -> None:
+        self.farm.assert_counts(connections=0, reserved=0, within=30)
+        for client in self.all_clients:
+            for fault in client.faults:
+                self._violated(f"client {client.number} saw: {fault}")
+        stats = self.farm.counts()
+        if stats["added"] - stats["removed"] != stats["connections"]:
+            self._violated(f"connections is not added - removed: {stats}")
+        gc.collect()  # what failed unheard tells so now
+        if self.violations:
+            raise self.failure(self.violations[0])
+
+    def _violated(self, what: str) -> None:
+        self.write("violation", what)
+        self.violations.append(what)
+        self.kernel.stop()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Hear the log: what production code logs as a failure is one."""
+        failure = event.get("log_failure")
+        if isinstance(failure, Failure):
+            self._violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
+
+    # Game servers
+
+    def _run_echo(
+        self, reactor: SimReactor, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        temper = self.temper_of(self._started)
+        self._started += 1
+        run_echo(reactor, arguments, environment, self.ledger, temper)
+
+
+class SimProxy:
+    """A proxy of a simulated world: the real service, in a process that can be killed and started again.
+
+    :ivar service: the proxy that runs now.
+    """
+
+    service: GameProxy
+    process: Process
+
+    def __init__(self, world: Simulation, number: int) -> None:
+        self._world = world
+        self.number = number
+        self.port = FIRST_PORT + number
+        self._starts = 0
+        self.reactor: SimReactor
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients connect."""
+        return FARM_ADDRESS, self.port
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has started."""
+        return self.process.alive and bool(self.service.started.called)
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        world = self._world
+        self._starts += 1
+        name = f"proxy{self.number}"
+        self.process = world.farm_machine.start(name)
+        self.reactor = reactor = SimReactor(self.process, world.programs.spawn)
+        proxy = world.config.proxy.model_copy(
+            update={"listen": (f"tcp:{self.port}:interface={FARM_ADDRESS}",)}
+        )
+        self.service = GameProxy(
+            world.config.model_copy(update={"proxy": proxy}),
+            cast(Reactor, reactor),
+            on_session_end=self._session_ended,
+            entropy=entropy(world.seed, name, self._starts),
+            host=Host(
+                processes=SimProcesses(self.process),
+                environment={},
+                ensure_descriptors=lambda _: None,
+                database_threads=cast(ThreadPool, reactor.thread_pool),
+                password_threads=cast(ThreadPool, reactor.thread_pool),
+            ),
+            control=False,
+        )
+        self.service.farm = cast(GameFarm, WatchedFarm(self.service.farm, world.ledger))
+        world.write("start", name)
+        self.service.started.addErrback(self._not_started)
+        self.service.startService()
+
+    def kill(self) -> None:
+        """End it as SIGKILL does."""
+        if self.process.alive:
+            self._world.ledger.proxy_died([session.id for session in self.service.sessions])
+            self.process.end(by_signal=signal.SIGKILL)
+
+    def heal(self) -> None:
+        """Let nothing go wrong any more, and start it again if it was killed."""
+        if not self.process.alive:
+            self.start()
+
+    def _session_ended(self, record: SessionRecord) -> None:
+        self._world.write("over", record.session[:8], record.reason.value, record.server or "-")
+        self._world.ledger.session_ended(record)
+
+    def _not_started(self, failure: Failure) -> None:
+        self._world.write("not started", self.process.name, type(failure.value).__name__)
+
+
+class ClientFactory:
+    """Makes clients."""
+
+    def __init__(self, world: Simulation) -> None:
+        self._world = world
+
+    def make(
+        self,
+        count: int,
+        plan: Plan | Callable[[int], Plan] = _DEFAULT_PLAN,
+        proxy: int | None = None,
+    ) -> Clients:
+        """Make clients that do not connect yet.
+
+        :param plan: of all, or gives that of each by its number.
+        :param proxy: where they connect; ``None``: one after the other.
+        """
+        world = self._world
+        made = []
+        for _ in range(count):
+            number = len(world.all_clients)
+            where = world.proxies[number % len(world.proxies) if proxy is None else proxy]
+            client = Client(
+                world._clients_reactor,
+                where.address,
+                number,
+                f"player-{number}",
+                plan(number) if callable(plan) else plan,
+                world.write,
+            )
+            world.all_clients.append(client)
+            made.append(client)
+        return Clients(made)
+
+    def batch(self, count: int, plan: Plan | None = None) -> Clients:
+        """Make clients that come now, in order, and stay until they are told to leave."""
+        clients = self.make(count, plan or Plan(stays=True))
+        clients.connect_all()
+        return clients
+
+
+class FarmView:
+    """The farm of a world, as its tables have it."""
+
+    def __init__(self, world: Simulation) -> None:
+        self._world = world
+
+    def counts(self) -> dict[str, int]:
+        """``connections``, ``added``, ``removed`` and ``reserved``: the sums over all game servers; ``servers`` and
+        ``queued``."""
+        path = self._world.config.database_path
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            row = connection.execute(
+                "SELECT coalesce(sum(connections), 0), coalesce(sum(connections_added), 0),"
+                " coalesce(sum(connections_removed), 0), coalesce(sum(reserved), 0),"
+                " coalesce(sum(state IN ('starting', 'ready')), 0),"
+                " (SELECT count(*) FROM slots WHERE server IS NULL)"
+                " FROM game_servers"
+            ).fetchone()
+        finally:
+            connection.close()
+        names = ("connections", "added", "removed", "reserved", "servers", "queued")
+        return dict(zip(names, row, strict=True))
+
+    def assert_counts(self, within: float = 5.0, **expected: int) -> None:
+        """Some of :meth:`counts` must become what is expected.
+
+        :param within: virtual seconds.
+        """
+        world = self._world
+        last: dict[str, int] = {}
+        deadline = world.kernel.now + int(within * MICROSECONDS)
+
+        def matches() -> bool:
+            nonlocal last
+            last = self.counts()
+            return all(last[name] == value for name, value in expected.items())
+
+        while not matches():
+            if world.kernel.now >= deadline:
+                found = {name: last[name] for name in expected}
+                raise world.failure(f"not within {within:g} s: {expected}; it is {found}")
+            world.run_for(0.05)
+
+
+def default_config() -> Config:
+    """Guests, and the game ``echo`` with servers of 16."""
+    echo = GameConfig(name="echo", command=("echo",), capacity=16, max_servers=100)
+    return Config(
+        proxy=ProxyConfig(drain_grace=5.0),
+        auth=AuthConfig(guests=True),
+        selection=SelectionConfig(),
+        games=(echo,),
+    )
+
+
+def _memory_folder() -> str | None:
+    """Where files are in memory, if there is such a place."""
+    shm = Path("/dev/shm")  # noqa: S108 - a folder of one's own is made in it
+    return str(shm) if shm.is_dir() else None
