@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from json.decoder import WHITESPACE, scanstring  # type: ignore[attr-defined]  # not in typeshed; there since 2.6
 from typing import Final
 
+DEPTH_MAX: Final = 100
+"""Most objects and arrays inside each other, the outermost counted. Pythons differ in how many more they could read."""
+
 
 class BadMessage(Exception):
     """A payload is not what its type says. The text names the fault, never what was sent."""
@@ -33,7 +36,8 @@ _NOT_JSON: Final = "not JSON in UTF-8"
 
 
 def decode_object(payload: bytes) -> dict[str, object]:
-    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice.
+    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice, and which nests at most :data:`DEPTH_MAX`
+    deep.
 
     :raises BadMessage: for anything else.
     """
@@ -48,6 +52,8 @@ def decode_object(payload: bytes) -> dict[str, object]:
         raise BadMessage(_NOT_JSON)
     if not isinstance(value, dict):
         raise BadMessage("not a JSON object")
+    if _nests_deeper(value, DEPTH_MAX):
+        raise BadMessage("nested too deeply")
     return value
 
 
@@ -92,6 +98,21 @@ def is_portable(value: object, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(is_portable(item, depth - 1) for item in value)
     return True  # null
+
+
+def _nests_deeper(value: dict[str, object], depth: int) -> bool:
+    """Whether more objects and arrays than ``depth`` are inside each other. Does not recurse: the value may be deep."""
+    level: list[dict[str, object] | list[object]] = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _after_white(text: str, at: int) -> int:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.strict_json import (
+    DEPTH_MAX,
     BadMessage,
     decode_object,
     encode_object,
@@ -108,6 +109,15 @@ class ReadTests(SynchronousTestCase):
         self.assert_refused(b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
         self.assert_refused(b'{"a":' + b"9" * 100_000 + b"}")
         self.assertEqual(decode_object(b'{"a":' + b"9" * 400 + b"}"), {"a": int("9" * 400)})
+
+    def test_depth(self) -> None:
+        """As many objects and arrays as may be are inside each other, full or empty; one more is refused."""
+        for opening, closing in (("[", "]"), ('{"b":', "}")):
+            room = DEPTH_MAX - 2
+            start, end = '{"a":[0,' + opening * (room - 1), closing * (room - 1) + "]}"
+            for inner in ("[]", "{}", "[1]"):
+                decode_object((start + inner + end).encode())
+                self.assert_refused((start + f"[{inner}]" + end).encode())
 
     @given(st.binary(max_size=200) | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")))
     def test_any_bytes(self, payload: bytes) -> None:
