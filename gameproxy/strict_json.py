@@ -36,8 +36,7 @@ _NOT_JSON: Final = "not JSON in UTF-8"
 
 
 def decode_object(payload: bytes) -> dict[str, object]:
-    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice, and which nests at most :data:`DEPTH_MAX`
-    deep.
+    """Read one JSON object (RFC 8259) in UTF-8, in which no object has a key twice, at most :data:`DEPTH_MAX` deep.
 
     :raises BadMessage: for anything else.
     """

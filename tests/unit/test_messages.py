@@ -308,7 +308,7 @@ class ReadTests(SynchronousTestCase):
             self.assertRaises(BadMessage, decode_admit, payload)
 
     def test_deep_nesting_elsewhere(self) -> None:
-        """Nesting beyond the limit is refused where it is skipped too, on every Python; up to it, both readings agree."""
+        """Nesting beyond the limit is refused on every Python, also where it is skipped; up to it, readings agree."""
         for depth in (*range(1, 110), *range(110, 1950, 7)):
             payload = b'{"x":' + b"[" * depth + b"]" * depth
             payload += b',"protocol":1,"mechanism":"guest","properties":{}}'
