@@ -73,7 +73,7 @@ class Database:
             self._pool.threadpool = thread_pool
         # Below: the thread's own.
         self._identities: dict[str, tuple[int, int]] = {}
-        self._patience = BUSY_TIMEOUT
+        self._patience = 0.0
         self._restored = False
 
     def transact(

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm import FarmStore, StoreUnavailable, database
 from gameproxy.farm.database import Operation
+from gameproxy.farm.upgrades import upgrade
 from tests.inline_threads import InlineReactor
 
 JTI = "INSERT INTO used_tickets (jti, expires_at) VALUES (?, 1)"
@@ -153,3 +154,20 @@ class AloneTests(SynchronousTestCase):
             self.settled(self.store.alone(outdated, writes=True)), StoreUnavailable
         )
         self.assertEqual((pauses, self.tickets()), ([], [("other",)]))
+
+    def test_reads_wait_too(self) -> None:
+        """A read that meets another program's recovery of the log waits for its end."""
+        self.settled(self.store.write(in_transaction))
+        tries = 0
+
+        def recovering(cursor: sqlite3.Cursor) -> bool:
+            nonlocal tries
+            tries += 1
+            if tries < 4:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                raise error
+            return upgrade(cursor)
+
+        self.patch(database, "upgrade", recovering)
+        self.assertEqual((self.settled(self.store.read(in_transaction)), tries), (True, 4))

@@ -142,6 +142,17 @@ class CostTests(SynchronousTestCase):
         self.assertEqual(self.counter.count("BEGIN IMMEDIATE"), 0)
         self.assertLessEqual(len(self.counter.statements), 8 * MINUTE)
 
+    def test_sweeps_seldom(self) -> None:
+        """However often something expires, it is swept about every five seconds."""
+        world = self.world(servers=[listed("a")])
+        world.proxy()
+        now = world.reactor.seconds()
+        for number in range(40):
+            world.sql("INSERT INTO used_tickets VALUES (?, ?)", f"{number}", now + number / 2)
+        self.pass_counted(world, 25.0)
+        self.assertEqual(world.sql("SELECT jti FROM used_tickets"), [])
+        self.assertLessEqual(self.counter.count("DELETE FROM used_tickets"), 5)
+
     def heartbeat(self, world: World, server: str) -> None:
         """As the game server gives it; what that costs is its own."""
         connection = self.counter.connect_uncounted(world.path, isolation_level=None)

@@ -206,3 +206,16 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.pass_time(10.0, 0.25)
         self.assertGreater(world.sql("SELECT beat FROM proxies"), before)
         self.assertTrue(self.flushLoggedErrors(KeyError))
+
+    def test_sign_of_life_after_trouble(self) -> None:
+        """When the database could not be read, the next look that succeeds is followed by a sign of life at once."""
+        world, _ = self.world()
+        before = world.sql("SELECT beat FROM proxies")
+        while world.sql("SELECT beat FROM proxies") == before:
+            world.reactor.pass_time(0.25)
+        before = world.sql("SELECT beat FROM proxies")
+        world.reactor.threads.broken = OSError("disk")
+        world.reactor.pass_time(2.0, 0.25)
+        world.reactor.threads.broken = None
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertGreater(world.sql("SELECT beat FROM proxies"), before)
