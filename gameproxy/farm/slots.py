@@ -21,6 +21,8 @@ from gameproxy.reasons import CloseReason, Refusal
 
 QUEUE_FULL_PAUSE: Final = 5.0
 """Seconds after which somebody turned away from a full queue may try again."""
+DUPLICATE_PAUSE: Final = 5.0
+"""Seconds after which a player who has a session may try again: if its client is gone that has been noticed by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class SlotTable:
         """
         for session, servers in tried.items():
             cursor.execute(
-                "UPDATE slots SET tried = ? WHERE session = ? AND state = 'queued'",
+                "UPDATE slots SET tried = ? WHERE session = ?",
                 (json.dumps(list(servers)), session),
             )
         outlook = Outlook(served=self._match(cursor, game, resting))
@@ -172,7 +174,7 @@ class SlotTable:
     def connect(self, cursor: sqlite3.Cursor, session: str) -> None:
         """The session relays now."""
         cursor.execute(
-            "UPDATE slots SET state = 'connected' WHERE session = ? AND state = 'reserved'",
+            "UPDATE slots SET state = 'connected' WHERE session = ?",
             (session,),
         )
 
@@ -211,7 +213,7 @@ class SlotTable:
         )
         others = [session for (session,) in rows]
         if others and self.duplicates == "refuse":
-            raise Refusal(CloseReason.ALREADY_CONNECTED)
+            raise Refusal(CloseReason.ALREADY_CONNECTED, retry_after=DUPLICATE_PAUSE)
         cursor.executemany(
             "UPDATE slots SET evict = ? WHERE session = ?",
             [(CloseReason.REPLACED, session) for session in others],

@@ -63,6 +63,27 @@ class NeedsTests(SynchronousTestCase):
         self.assertEqual(sorted(set(starting)), [0, 4])
         self.assertEqual(len(world.starter.started), 4)
 
+    def test_never_more_than_max_servers(self) -> None:
+        """However many wait, the one transaction that finds them all makes no more rows than there may be."""
+        world = self.world(max_servers=3)
+        farm = world.proxy()
+        for number in range(40):
+            world.sql(QUEUED, f"x{number}", farm.proxy, f"x{number}")
+        world.client(farm)
+        self.assertEqual(len(world.starter.started), 3)
+
+    def test_chance_lengthens_the_pause(self) -> None:
+        """After a failed start chance makes the pause up to a quarter longer, so that farms do not start in step."""
+        for chance, pause in ((b"\0", 1.0), (b"\x80", 1.125), (b"\xff", 1.25)):
+            world = self.world(start_attempts=9)
+            world.entropy = lambda size, chance=chance: chance * size
+            farm = world.proxy()
+            world.client(farm)
+            world.starter.end(world.starter.started[0])
+            world.reactor.settle()
+            ((until,),) = world.sql("SELECT not_before FROM starts")
+            self.assertAlmostEqual(until - world.reactor.seconds(), pause, places=2)
+
     def test_room_of_those_that_start_already(self) -> None:
         """A server that was started with another capacity, or whose row somebody edited, counts for what it says."""
         world = self.world(max_load=0.5)

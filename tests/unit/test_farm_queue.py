@@ -148,6 +148,57 @@ class QueueTests(SynchronousTestCase):
         world.reactor.settle()
         self.assertEqual((client.slots, world.counts("a")), ([], (0, 0, 0, 0)))
 
+    def test_over_before_the_database_answered(self) -> None:
+        """A session that is over while its slot is being taken hears nothing of it, whether it was cancelled or not."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        client = Client(farm, "s", "chess")
+        farm.release("s")
+        world.reactor.settle()
+        self.assertEqual((client.slots, client.refusals, client.told), ([], [], []))
+        self.assertEqual(world.counts("a"), (0, 0, 0, 0))
+
+    def test_cancelled_and_not_yet_released(self) -> None:
+        """Who has cancelled hears nothing more of its waiting or its slot; that is free when it is over."""
+        world = self.world(listed("a", capacity=1), selection={"queue_timeout": 20.0})
+        farm = world.proxy()
+        first = world.client(farm)
+        waiting, asking = world.client(farm), Client(farm, "s", "chess")
+        for client in (waiting, asking):
+            client.result.cancel()
+            client.refusals.clear()
+        farm.release(first.session)
+        world.reactor.pass_time(30.0, 0.5)
+        for client in (waiting, asking):
+            self.assertEqual((client.slots, client.refusals), ([], []))
+        self.assertEqual((waiting.told, asking.told), ([("queued", 1)], []))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        last = world.client(farm)
+        for client in (waiting, asking):
+            farm.release(client.session)
+        world.reactor.settle()
+        self.assertEqual(last.server, "a")
+
+    def test_one_look_for_a_long_queue(self) -> None:
+        """When there is nothing for one who may be given any server, there is nothing for those behind: nobody asks."""
+        picks = []
+
+        class Counting:
+            def pick(self, cursor: Any, game: str, excluded: Any = ()) -> str | None:
+                picks.append(game)
+                row = cursor.execute("SELECT id FROM game_servers WHERE open = 1").fetchone()
+                return None if row is None else str(row[0])
+
+        world = self.world(listed("a", capacity=1))
+        world.selector = Counting()
+        farm = world.proxy()
+        clients = [world.client(farm) for _ in range(50)]
+        picks.clear()
+        farm.release(clients[0].session)
+        world.reactor.settle()
+        self.assertEqual((clients[1].server, clients[2].server), ("a", None))
+        self.assertLess(len(picks), 10)
+
     def test_queue_full(self) -> None:
         """Beyond queue_size nobody waits: told when to come again, and the ticket is not spent."""
         world = self.world(listed("a", capacity=1), selection={"queue_size": 1})
@@ -225,6 +276,16 @@ class QueueTests(SynchronousTestCase):
         world.reactor.settle()
         self.assertEqual([slot.server for slot in client.slots], ["a", "b"])
         self.assertEqual((world.counts("a")[0], world.counts("b")[0]), (0, 1))
+        self.assertEqual(world.client(farm).server, "b")
+
+    def test_who_waits_is_not_sent_to_one_that_rests(self) -> None:
+        """A server that rests is given to nobody, though another has room and the strategy would prefer it."""
+        world = self.world(listed("a"), listed("b"), selection={"strategy": "least_connections"})
+        farm = world.proxy()
+        client = world.client(farm)
+        self.again(client, DIAL)
+        world.reactor.settle()
+        self.assertEqual([slot.server for slot in client.slots], ["a", "b"])
         self.assertEqual(world.client(farm).server, "b")
 
     def test_nothing_left_to_try(self) -> None:

@@ -23,6 +23,7 @@ NONSENSE: dict[str | bytes, tuple[object, object, object]] = {
     "port 0": ("127.0.0.1", 0, 9),
     "port beyond": ("127.0.0.1", 65536, 9),
     "port of words": ("127.0.0.1", "http", 9),
+    "half a port": ("127.0.0.1", 80.5, 9),
     "no capacity": ("127.0.0.1", 1, 0),
     "negative capacity": ("127.0.0.1", 1, -1),
     "capacity of words": ("127.0.0.1", 1, "many"),
@@ -191,6 +192,27 @@ class SlotTests(SynchronousTestCase):
         world.reactor.settle()
         self.assertEqual(world.client(two, player="anna", ticket="t").server, "a")
         self.assertEqual(world.evicted, [])
+
+    def test_who_is_being_ended_is_no_duplicate(self) -> None:
+        """A session that is being ended keeps its player from nothing, and its end stays what it is."""
+        for duplicates in ("refuse", "replace"):
+            world = self.world(listed("a", capacity=9), auth={"duplicates": duplicates})
+            farm = world.proxy()
+            first = world.client(farm, player="anna")
+            world.sql("UPDATE slots SET evict = 'kicked'")
+            self.assertEqual(world.client(farm, player="anna").server, "a")
+            world.reactor.pass_time(1.0, 0.25)
+            self.assertEqual(world.evicted, [(first.session, "kicked")])
+
+    def test_who_was_refused_has_nothing_to_give_back(self) -> None:
+        """The end of a session that got no slot costs no transaction."""
+        world = self.world(listed("a"))
+        farm = world.proxy()
+        refused = world.client(farm, game="go")
+        before = world.reactor.threads.count
+        farm.release(refused.session)
+        world.reactor.settle()
+        self.assertEqual((refused.reason, world.reactor.threads.count), ("no_server", before))
 
     def test_replaced_while_waiting(self) -> None:
         """A waiting session that was replaced is served no more: its slot goes to the next."""

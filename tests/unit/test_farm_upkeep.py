@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.config import Config
+from gameproxy.farm import registry
 from gameproxy.farm.keeper import Standstill
 from tests.farm_fixture import World, listed
 
@@ -114,6 +116,20 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(len(world.sql("SELECT id FROM proxies")), 1)
         farm.stop()
 
+    def test_a_sign_of_life_at_the_last_moment(self) -> None:
+        """A proxy that gives a sign of life while its silence is being noted keeps its slots."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        now = world.reactor.seconds()
+        world.sql("INSERT INTO proxies VALUES ('far', ?, 77, 'x', 'here far')", now)
+        connection = sqlite3.connect(world.path, isolation_level=None)
+        self.addCleanup(connection.close)
+        world.sql("UPDATE proxies SET beat = ? WHERE id = 'far'", now + 16.0)
+        registry.remove_silent_proxies(connection.cursor(), {"far": now})
+        self.assertEqual(len(world.sql("SELECT id FROM proxies")), 2)
+        registry.remove_silent_proxies(connection.cursor(), {"far": now + 16.0})
+        self.assertEqual(world.sql("SELECT id FROM proxies"), [(farm.proxy,)])
+
     def test_proxy_swept_away_by_mistake(self) -> None:
         """A living proxy whose row is gone comes back, and its slots with it."""
         world = self.world(listed("a"))
@@ -161,6 +177,24 @@ class UpkeepTests(SynchronousTestCase):
         world.starter.end(server)
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((self.state(world, server), len(world.processes.signals)), ("closed", 1))
+
+    def test_idle_from_the_last_session_on(self) -> None:
+        """However long the last session was, a server is idle from its end on; meanwhile nobody tries to retire it."""
+        world, farm, server = self.with_server(stop_when_idle=10.0)
+        client = world.client(farm)
+        farm.relaying(client.slots[0])
+        writes: list[bool] = []
+        for beat in range(8):
+            world.reactor.pass_time(5.0, 0.25)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", beat)
+            world.reactor.threads.before = writes.append
+        # Its signs of life, and no more.
+        self.assertLessEqual(sum(writes), 35 / 5 + 1)
+        farm.release(client.session)
+        world.reactor.pass_time(9.0, 0.25)
+        self.assertEqual(self.state(world, server), "ready")
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(self.state(world, server), "draining")
 
     def test_a_server_that_hangs_is_replaced(self) -> None:
         """A lost server that nobody is on is ended after a minute, and holds no place among max_servers for ever."""
