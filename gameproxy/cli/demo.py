@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="proxy, farm, started game servers and bots, all in one",
-        description=f"Shows a proxy at work: it starts game servers of an echo game for {BOTS} bots that come and go."
+        description=f"Shows a proxy at work: it starts game servers of a small game for {BOTS} bots that come and go."
         " All is in a temporary folder and listens on this machine alone.",
     )
     parser.add_argument(
@@ -151,13 +151,13 @@ class Demo:
     async def _play(self, seconds: float | None) -> None:
         address = cast(IPv4Address, self._proxy.ports[0].getHost())
         loop = TwistedLoop(self._reactor)
-        crowd = Crowd(loop, address.host, address.port, self._entropy, BOTS, self._trouble)
+        crowd = Crowd(loop, address.host, address.port, self._entropy, self._trouble)
         view = self._view_for(f"{address.host}:{address.port}")
         looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look(view)))
         looking.clock = self._reactor
         looking.start(view.interval).addErrback(self._cannot_show)
         ending = None if seconds is None else self._reactor.callLater(seconds, self.end)
-        crowd.start()
+        crowd.add(BOTS)
         await self._enough
         if ending is not None and ending.active():
             ending.cancel()
@@ -205,9 +205,9 @@ class Demo:
 
 
 def _configuration(folder: Path) -> Config:
-    echo = GameConfig(
-        name="echo",
-        command=(sys.executable, "-m", "gameproxy.arena.echo"),
+    arena = GameConfig(
+        name="arena",
+        command=(sys.executable, "-m", "gameproxy.arena"),
         capacity=CAPACITY,
         max_servers=5,
         stop_when_idle=20.0,
@@ -216,7 +216,7 @@ def _configuration(folder: Path) -> Config:
     proxy = ProxyConfig(
         listen=("tcp:0:interface=127.0.0.1",), max_sessions=100, drain_grace=STOP_GRACE
     )
-    return Config(proxy=proxy, auth=AuthConfig(guests=True), games=(echo,), folder=folder)
+    return Config(proxy=proxy, auth=AuthConfig(guests=True), games=(arena,), folder=folder)
 
 
 def _server_row(row: Mapping[str, object]) -> ServerRow:
@@ -232,7 +232,7 @@ def report(result: Result) -> int:
     print(
         f"Done in {last.seconds:.0f} s: {sum(last.ended.values())} sessions"
         f" ({in_words(last.ended) or 'none'}),"
-        f" {last.traffic.client_frames} frames sent and {last.traffic.server_frames} come back."
+        f" {last.traffic.client_frames} frames from players, {last.traffic.server_frames} to them."
     )
     for trouble in result.troubles:
         print(printable(f"Trouble: {trouble}"), file=sys.stderr)

@@ -104,7 +104,7 @@ async def test_all_bots_play(tmp_path: Path) -> None:
     assert result.last.ended == {"left": BOTS}
     assert result.last.sessions == {}
     traffic = result.last.traffic
-    assert traffic.client_frames == traffic.server_frames > 0
+    assert traffic.server_frames > traffic.client_frames > 0
 
 
 @pytest_twisted.ensureDeferred
@@ -189,14 +189,14 @@ def test_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_commands(tmp_path: Path) -> None:
     """``python -m gameproxy demo --for`` shows the bots and ends by itself with 0; meanwhile a person can
     connect as it says."""
-    shown = Program([sys.executable, "-m", "gameproxy", "demo", "--for", "4"], tmp_path)
+    shown = Program([sys.executable, "-m", "gameproxy", "demo", "--for", "6"], tmp_path)
     try:
         found = await shown.says(r"To join in: python -m gameproxy (connect \S+ --guest you)\n")
         await shown.says(r"servers: [1-9]\d* ready.*sessions: \d+ \(\d+ relaying")
-        line = f"echo hello | {PROGRAM} {found[1]}"
+        line = f"echo 10 0001 01 00 | {PROGRAM} {found[1]} --hex"
         person = Program(["/bin/sh", "-c", line], tmp_path)
         assert await person.over() == 0, person.output
-        assert "  \\x10hello\n" in person.output
+        assert re.search(r"frame of \d+ bytes: 11 ", person.output), person.output
         assert person.output.endswith("you left\n")
         refused = Program(["/bin/sh", "-c", line.replace("--guest", "--ticket")], tmp_path)
         assert await refused.over() == 1
@@ -205,7 +205,7 @@ async def test_commands(tmp_path: Path) -> None:
     finally:
         await shown.end()
     assert re.search(rf"sessions: {BOTS} ", shown.output)
-    assert re.search(r"Done in 4 s: 1\d sessions \(1 auth_failed, 1\d left\)", shown.output)
+    assert re.search(r"Done in 6 s: 1\d sessions \(1 auth_failed, 1\d left\)", shown.output)
     assert "Trouble" not in shown.output
 
 

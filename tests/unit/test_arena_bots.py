@@ -2,226 +2,292 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.arena.bots import ECHO_TIMEOUT, REST, STAY, Crowd
-from gameproxy.framing import FORMATS, Framer
-from gameproxy.messages import FrameType, Notice, Welcome, decode_auth, encode_error
+from gameproxy.arena.bots import BACKOFF, REST, SAMPLES_MAX, SILENCE_MAX, STAY, Crowd
+from gameproxy.arena.frames import ArenaFrame
+from gameproxy.loops.on_twisted import TwistedLoop
+from gameproxy.messages import FrameType, Notice
 from gameproxy.testing import seeded_entropy
-from tests.fake_loop import FakeLoop
-from tests.fake_transport import FakeTransport
+from tests.arena_proxy import ArenaProxy, ConnectsInMemory, refusal
 
-INT32 = FORMATS["int32"]
-STEP = 0.05
+STEP = 0.025
 
 
-class EchoLoop(FakeLoop):
-    """A loop whose connections lead to a proxy with an echo game behind it.
-
-    :ivar visits: the connections, in order.
-    :ivar alters: what comes back of a frame; ``None``: nothing.
-    :ivar refusal: sent in place of WELCOME.
-    """
+class ArenaLoop(ConnectsInMemory, TwistedLoop):
+    """A Twisted loop on a Clock, at whose connections' other end the arena is."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.visits: list[EchoVisit] = []
-        self.alters = lambda body: body
-        self.refusal: bytes | None = None
-
-    def run(self) -> None:  # type: ignore[override]  # nothing runs a loop that a test turns
-        """Answer what has been sent."""
-        for transport in self.transports[len(self.visits) :]:
-            self.visits.append(EchoVisit(self, transport))
-        for visit in self.visits:
-            visit.answer()
-
-
-class EchoVisit:
-    """One connection: what a proxy would do with it.
-
-    :ivar frames: how many frames of the game have come.
-    """
-
-    def __init__(self, endpoint: EchoLoop, transport: FakeTransport) -> None:
-        self.transport = transport
-        self.name = ""
-        self.frames = 0
-        self.left = False
-        self._endpoint = endpoint
-        self._framer = Framer(INT32)
-
-    def answer(self) -> None:
-        new = self.transport.unsent
-        self.transport.take()
-        self._framer.feed(new)
-        for body in self._framer.frames():
-            if body[0] == FrameType.AUTH:
-                self.name = decode_auth(body[1:]).name or ""
-                welcome = Welcome("5e55", self.name, "echo-1", "echo").encode()
-                self.say(self._endpoint.refusal or welcome)
-            elif body[0] == FrameType.CLOSE:
-                self.left = True
-                self.transport.reset()
-            else:
-                self.frames += 1
-                back = self._endpoint.alters(body)
-                if back is not None:
-                    self.say(back)
-
-    def say(self, body: bytes) -> None:
-        self.transport.deliver(INT32.encode(body))
+        self.clock = Clock()
+        TwistedLoop.__init__(self, self.clock)  # type: ignore[arg-type]
+        self.proxy = ArenaProxy(self)
 
 
 class CrowdTests(SynchronousTestCase):
     """Bots, and what they notice."""
 
     def setUp(self) -> None:
-        self.endpoint = EchoLoop()
-        self.clock = self.endpoint.clock
+        self.loop = ArenaLoop()
+        self.proxy = self.loop.proxy
         self.troubles: list[str] = []
-        self.crowd = self.make_crowd(3)
-
-    def make_crowd(self, count: int) -> Crowd:
-        entropy = seeded_entropy()
-        return Crowd(self.endpoint, "127.0.0.1", 7777, entropy, count, self.troubles.append)
+        self.crowd = Crowd(self.loop, "proxy", 7777, seeded_entropy(), self.troubles.append)
 
     def pass_time(self, seconds: float) -> None:
-        for _ in range(int(seconds / STEP)):
-            self.endpoint.run()
-            self.clock.advance(STEP)
-        self.endpoint.run()
+        for _ in range(round(seconds / STEP)):
+            self.loop.clock.advance(STEP)
+
+    def names(self) -> list[str]:
+        return [visit.name for visit in self.proxy.here]
+
+    def tearDown(self) -> None:
+        """All leave, and nothing of them is left."""
+        gone = self.crowd.stop()
+        self.pass_time(1)
+        self.successResultOf(gone)
+        self.assertEqual(self.proxy.here, [])
+        self.assertEqual(self.crowd.statistics.playing, 0)
+        self.proxy.timer.cancel()
+        self.assertEqual(self.loop.clock.getDelayedCalls(), [])
 
     def test_they_come_and_go(self) -> None:
         """Each bot plays, leaves by CLOSE within its time, and comes again under its name."""
-        self.crowd.start()
+        self.crowd.add(3)
         self.pass_time(1)
-        self.assertEqual(
-            [visit.name for visit in self.endpoint.visits], ["bot-1", "bot-2", "bot-3"]
-        )
+        self.assertEqual(self.names(), ["guest:bot-1", "guest:bot-2", "guest:bot-3"])
+        self.assertEqual(self.crowd.statistics.playing, 3)
         self.pass_time(STAY[1] + REST[1] + 1)
-        self.assertEqual(self.troubles, [])
         for number in (1, 2, 3):
-            visits = [one for one in self.endpoint.visits if one.name == f"bot-{number}"]
+            visits = [one for one in self.proxy.visits if one.name == f"guest:bot-{number}"]
             self.assertGreater(len(visits), 1)
             self.assertTrue(visits[0].left)
-            self.assertGreater(visits[0].frames, STAY[0] / 0.4 - 1)
+            self.assertGreater(len(visits[0].inputs), STAY[0] / 0.4 - 1)
+        self.assertEqual(self.troubles, [])
+        statistics = self.crowd.statistics
+        self.assertEqual(statistics.visits, len(self.proxy.visits))
+        self.assertEqual((statistics.refused, statistics.cut_off), ({}, {}))
 
-    def test_same_chance_same_demo(self) -> None:
+    def test_sense(self) -> None:
+        """They play with sense: they pick up coins, and who is it tags others."""
+        self.crowd.add(8)
+        taggers: set[int] = set()
+        best = 0
+        for _ in range(20):
+            self.pass_time(1)
+            runners = self.proxy.arena.field.runners.values()
+            taggers |= {runner.id for runner in runners if runner.tagger}
+            best = max([best, *(runner.score for runner in runners)])
+        self.assertGreater(best, 5)
+        self.assertGreater(len(taggers), 1)
+        self.assertEqual(self.troubles, [])
+
+    def test_same_chance_same_game(self) -> None:
         """With the same entropy the same frames are sent."""
 
-        def frames() -> list[int]:
+        def inputs() -> list[list[bytes]]:
+            self.tearDown()
             self.setUp()
-            self.crowd.start()
-            self.pass_time(10)
-            return [visit.frames for visit in self.endpoint.visits]
+            self.crowd.add(4)
+            self.pass_time(20)
+            return [visit.inputs for visit in self.proxy.visits]
 
-        self.assertEqual(frames(), frames())
+        self.assertEqual(inputs(), inputs())
 
-    def test_stop(self) -> None:
-        """When stopped, all leave, and it is told when they are gone; none comes again."""
-        self.crowd.start()
+    def test_samples(self) -> None:
+        """Set-up times and round trips are measured, in seconds, and only so many are kept."""
+        self.crowd.add(2)
+        self.pass_time(3)
+        statistics = self.crowd.statistics
+        self.assertEqual(len(statistics.set_up_times), 2)
+        self.assertTrue(all(0 < time < 0.1 for time in statistics.set_up_times))
+        self.assertGreater(len(statistics.round_trips), 10)
+        self.assertTrue(all(0 < time <= 0.1 for time in statistics.round_trips))
+        self.assertEqual(statistics.set_up_times.maxlen, SAMPLES_MAX)
+        self.assertEqual(statistics.round_trips.maxlen, SAMPLES_MAX)
+
+    def test_remove(self) -> None:
+        """Those that came last leave, and their names are taken again by those that are added."""
+        self.crowd.add(3)
         self.pass_time(1)
+        self.crowd.remove(2)
+        self.pass_time(1)
+        self.assertEqual((self.names(), len(self.crowd)), (["guest:bot-1"], 1))
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.assertEqual(self.names(), ["guest:bot-1", "guest:bot-2"])
+        self.crowd.remove(99)
+        self.assertEqual(len(self.crowd), 0)
+
+    def test_stop_after_remove(self) -> None:
+        """Who was told to leave before is waited for too."""
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.crowd.remove(1)
         gone = self.crowd.stop()
         self.assertNoResult(gone)
-        self.pass_time(STAY[1] + REST[1])
+        self.pass_time(1)
         self.successResultOf(gone)
-        self.assertEqual([visit.left for visit in self.endpoint.visits], [True] * 3)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop_at_rest(self) -> None:
         """A bot that rests when it is stopped does not come again."""
-        self.crowd = self.make_crowd(1)
-        self.crowd.start()
-        while not (self.endpoint.visits and self.endpoint.visits[0].left):
+        self.crowd.add(1)
+        self.pass_time(1)
+        while self.proxy.here:
             self.pass_time(STEP)
+        self.pass_time(0.1)
         self.successResultOf(self.crowd.stop())
         self.pass_time(2 * REST[1])
-        self.assertEqual(len(self.endpoint.visits), 1)
+        self.assertEqual(len(self.proxy.visits), 1)
 
     def test_stop_while_connecting(self) -> None:
         """A bot that is still connecting gives up, and that is no trouble."""
-        self.endpoint.hold = True
-        self.crowd.start()
+        self.loop.hold = True
+        self.crowd.add(1)
         self.successResultOf(self.crowd.stop())
         self.assertEqual(self.troubles, [])
 
-    def test_stop_before_welcome(self) -> None:
-        """A bot that is not in yet closes its connection."""
-        self.crowd.start()
-        self.successResultOf(self.crowd.stop())
-        self.assertEqual([one.how for one in self.endpoint.transports], ["aborted"] * 3)
-        self.assertEqual(self.troubles, [])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+    def test_stop_when_told(self) -> None:
+        """Whoever hears of trouble may stop the crowd at once, whatever the trouble is."""
+        stops: list[Awaitable[object]] = []
+        self.crowd = Crowd(
+            self.loop,
+            "proxy",
+            7777,
+            seeded_entropy(),
+            lambda trouble: stops.append(self.crowd.stop()),
+        )
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.proxy.here[0].cut()
+        self.pass_time(STEP)
+        self.successResultOf(stops.pop())
+        self.proxy.error = OSError("Nobody is there.")
+        self.crowd.add(1)
+        self.successResultOf(stops.pop())
+        self.proxy.error = None
+        self.proxy.before_welcome = [refusal("banned")]
+        self.crowd.add(1)
+        self.pass_time(STEP)
+        self.successResultOf(stops.pop())
+        self.pass_time(BACKOFF.longest)
+        self.assertEqual((len(self.proxy.visits), stops), (2, []))
 
     def test_cannot_connect(self) -> None:
-        """A bot that cannot connect says so, and can be stopped."""
-        self.crowd = self.make_crowd(1)
-        self.endpoint.error = ConnectionRefusedError("Nobody is there.")
-        self.crowd.start()
-        self.assertEqual(len(self.troubles), 1)
-        self.assertIn("bot-1 could not connect: ", self.troubles[0])
-        self.successResultOf(self.crowd.stop())
+        """A bot that cannot connect says so, and tries again after a pause."""
+        self.proxy.error = OSError("Nobody is there.")
+        self.crowd.add(1)
+        self.assertEqual(self.troubles, ["bot-1 could not connect: Nobody is there."])
+        self.proxy.error = None
+        self.pass_time(BACKOFF.first + 1)
+        self.assertEqual(self.names(), ["guest:bot-1"])
+        self.assertLess(self.crowd.statistics.set_up_times[0], 0.1)
 
-    def test_wrong_echo(self) -> None:
-        """A bot notices that something else comes back, and comes no more."""
-        self.crowd = self.make_crowd(1)
-        self.endpoint.alters = lambda body: body[:-1] + bytes([body[-1] ^ 1])
-        self.crowd.start()
-        self.pass_time(20)
-        self.assertEqual(self.troubles, ["bot-1 got another frame than it had sent"])
-        self.assertEqual(len(self.endpoint.visits), 1)
-        self.successResultOf(self.crowd.stop())
-
-    def test_one_echo_too_many(self) -> None:
-        """A bot notices a frame that it has not sent."""
-        self.crowd = self.make_crowd(1)
-        self.crowd.start()
+    def test_no_place(self) -> None:
+        """That there is no place now is counted, but no trouble: the bot tries again, not before it makes sense."""
+        self.proxy.before_welcome = [refusal("queue_full", 3.0)]
+        self.crowd.add(1)
+        self.pass_time(2.9)
+        self.proxy.before_welcome = []
+        self.assertEqual(len(self.proxy.visits), 1)
         self.pass_time(1)
-        self.endpoint.visits[0].say(b"\x10surprise")
-        self.pass_time(1)
-        self.assertEqual(self.troubles, ["bot-1 got another frame than it had sent"])
-
-    def test_no_echo(self) -> None:
-        """A bot waits ECHO_TIMEOUT seconds for something to come back."""
-        self.crowd = self.make_crowd(1)
-        self.endpoint.alters = lambda body: None
-        self.crowd.start()
-        self.pass_time(ECHO_TIMEOUT - 0.5)
+        self.assertEqual(self.names(), ["guest:bot-1"])
+        self.assertEqual(self.crowd.statistics.refused, {"queue_full": 1})
         self.assertEqual(self.troubles, [])
-        self.pass_time(1.5)
-        self.assertEqual(self.troubles, ["bot-1 got nothing back for 5 s"])
-
-    def test_last_echo(self) -> None:
-        """A bot leaves only when all has come back."""
-        self.crowd = self.make_crowd(1)
-        held: list[bytes] = []
-        self.endpoint.alters = held.append
-        self.crowd.start()
-        self.pass_time(0.2)
-        visit = self.endpoint.visits[0]
-        while not visit.left:
-            for body in held:
-                visit.say(body)
-            held.clear()
-            for _ in range(60):
-                if not visit.left:
-                    self.pass_time(STEP)
-        self.assertEqual((held, self.troubles), ([], []))
 
     def test_refused(self) -> None:
-        """ERROR is trouble, with its code and message."""
-        self.crowd = self.make_crowd(1)
-        self.endpoint.refusal = encode_error("queue_full", "Later.")
-        self.crowd.start()
-        self.pass_time(1)
-        self.assertEqual(self.troubles, ["bot-1 was cut off: queue_full: Later."])
+        """That the bot is not wanted is trouble, and it comes no more."""
+        self.proxy.before_welcome = [refusal("auth_failed")]
+        self.crowd.add(1)
+        self.pass_time(40)
+        self.assertEqual(self.troubles, ["bot-1 was not let in: auth_failed: Not now."])
+        self.assertEqual(self.crowd.statistics.refused, {"auth_failed": 1})
+        self.assertEqual((len(self.proxy.visits), len(self.crowd)), (1, 1))
 
-    def test_closed(self) -> None:
-        """CLOSE is trouble: nobody but the bot ends its session."""
-        self.crowd = self.make_crowd(1)
-        self.crowd.start()
+    def test_strange_codes(self) -> None:
+        """Whatever codes come, those that nobody knows are counted as one."""
+        self.proxy.before_welcome = [refusal("made-up")]
+        self.crowd.add(2)
         self.pass_time(1)
-        self.endpoint.visits[0].say(Notice("server_lost", "Gone.").encode(FrameType.CLOSE))
+        self.assertEqual(self.crowd.statistics.refused, {"other": 2})
+
+    def cut_off(self, code: str) -> None:
+        self.crowd.add(1)
         self.pass_time(1)
+        visit = self.proxy.here[0]
+        visit.say(Notice(code, "Gone.").encode(FrameType.CLOSE))
+        visit.cut()
+        self.pass_time(2)
+
+    def test_server_lost(self) -> None:
+        """That a session is cut off is trouble; the bot comes again where that makes sense."""
+        self.cut_off("server_lost")
         self.assertEqual(self.troubles, ["bot-1 was cut off: server_lost: Gone."])
+        self.assertEqual(self.crowd.statistics.cut_off, {"server_lost": 1})
+        self.assertEqual(self.names(), ["guest:bot-1"])
+
+    def test_draining(self) -> None:
+        """A game server that is taken away in good order is no trouble."""
+        self.cut_off("draining")
+        self.assertEqual(self.troubles, [])
+        self.assertEqual(self.crowd.statistics.cut_off, {"draining": 1})
+        self.assertEqual(self.names(), ["guest:bot-1"])
+
+    def test_kicked(self) -> None:
+        """A bot that is kicked says so, and comes no more."""
+        self.cut_off("kicked")
+        self.assertEqual(self.troubles, ["bot-1 was cut off: kicked: Gone."])
+        self.pass_time(40)
+        self.assertEqual(len(self.proxy.visits), 1)
+
+    def test_connection_breaks(self) -> None:
+        """A connection that breaks is trouble, and the bot comes again."""
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.proxy.here[0].cut()
+        self.pass_time(2)
+        self.assertEqual(len(self.troubles), 1)
+        self.assertIn("bot-1 was cut off: server_lost", self.troubles[0])
+        self.assertEqual(self.names(), ["guest:bot-1"])
+
+    def test_nonsense(self) -> None:
+        """A bot notices what cannot be, leaves in good order, and comes no more."""
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.proxy.here[0].say(b"\x13\x3f")
+        self.pass_time(40)
+        self.assertEqual(self.troubles, ["bot-1 saw what cannot be: nobody knows player 63"])
+        self.assertEqual(len(self.proxy.visits), 1)
+        self.assertTrue(self.proxy.visits[0].left)
+
+    def test_bad_settings(self) -> None:
+        """So it does with settings."""
+        self.proxy.alters = lambda body: [body + b"x" if body[0] == FrameType.SETTINGS else body]
+        self.crowd.add(1)
+        self.pass_time(1)
+        self.assertEqual(len(self.troubles), 1)
+        self.assertIn("bot-1 saw what cannot be: these are no settings", self.troubles[0])
+
+    def test_silence(self) -> None:
+        """A bot waits SILENCE_MAX seconds for a snapshot; other frames do not count."""
+        self.proxy.alters = lambda body: [body] if body[0] != ArenaFrame.SNAPSHOT else []
+        self.crowd.add(1)
+        self.pass_time(SILENCE_MAX - 0.1)
+        self.assertEqual(self.troubles, [])
+        self.pass_time(1)
+        self.assertEqual(self.troubles, ["bot-1 saw nothing for 5 s"])
+
+    def test_behind(self) -> None:
+        """An input that the proxy does not take is left out, and the bot plays on."""
+        self.crowd.add(1)
+        self.pass_time(1)
+        visit = self.proxy.here[0]
+        visit.behind = 1 << 30  # type: ignore[misc]
+        count = len(visit.inputs)
+        self.pass_time(1)
+        self.assertEqual(len(visit.inputs), count)
+        visit.behind = 0
+        self.pass_time(1)
+        self.assertGreater(len(visit.inputs), count)
+        self.assertEqual(self.troubles, [])

@@ -162,7 +162,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(report(Result(snapshot(), [])), 0)
         self.assertEqual(
             output.getvalue(),
-            "Done in 2 s: 3 sessions (3 left), 100 frames sent and 100 come back.\n",
+            "Done in 2 s: 3 sessions (3 left), 100 frames from players, 100 to them.\n",
         )
 
     def test_trouble(self) -> None:
