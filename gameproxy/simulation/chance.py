@@ -22,3 +22,9 @@ def stream(seed: int, *name: object) -> Random:
 def entropy(seed: int, *name: object) -> Entropy:
     """A stream of random bytes with a name."""
     return stream(seed, *name).randbytes
+
+
+def normal(chance: Random, mean: float, deviation: float) -> int:
+    """A whole number, 0 or more, distributed normally: the sum of twelve even draws, which is the same everywhere."""
+    total = sum(chance.getrandbits(32) for _ in range(12)) - 6 * 2**32
+    return max(0, round(mean + deviation * total / 2**32))

@@ -24,6 +24,7 @@ from gameproxy.messages import (
     decode_status,
     decode_welcome,
 )
+from gameproxy.simulation.chance import stream
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -66,6 +67,8 @@ class Client:
 
     :param number: who it is: its frames say so.
     :param told: called with each thing that happens to it, in words.
+    :param seed: of what it draws.
+    :param left_out: whether it never connects, whoever asks for it.
     :ivar state: one of :data:`PHASES`.
     :ivar sent: frames sent so far.
     :ivar echoed: how many of them have come back, in order.
@@ -81,12 +84,15 @@ class Client:
         plan: Plan,
         told: Callable[..., object],
         auth: Auth | None = None,
+        left_out: bool = False,
+        seed: int = 0,
     ) -> None:
         self.reactor = reactor
         self.address = address
         self.number = number
         self.name = name
         self.plan = plan
+        self.left_out = left_out
         self.auth = auth or Auth("guest", name=name)
         self.state = "idle"
         self.server = ""
@@ -99,12 +105,15 @@ class Client:
         self.faults: list[str] = []
         self.connects = 0
         self._told = told
+        self._seed = seed
         self._protocol: _Connection | None = None
         self._connector: Any = None
         self._timers: list[IDelayedCall] = []
 
     def connect(self) -> None:
         """Come."""
+        if self.left_out:
+            return
         if self.state not in ("idle", "ended"):
             raise ValueError(f"client {self.number} is {self.state}")
         self.connects += 1
@@ -135,6 +144,15 @@ class Client:
                 protocol.transport.abortConnection()
             else:
                 protocol.transport.loseConnection()
+
+    def chance(self, what: str) -> float:
+        """A number from 0 to 1 that is this client's own for a purpose, whoever else there is."""
+        return stream(self._seed, what, self.number).getrandbits(32) / 2**32
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has come and gone, or never comes."""
+        return self.left_out or (self.state == "ended" and self.connects > 0)
 
     @property
     def is_done(self) -> bool:

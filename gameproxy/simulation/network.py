@@ -28,7 +28,8 @@ class Conditions:
     :param latency: least and most microseconds of a packet between two machines.
     :param loopback_latency: the same, within one.
     :param loss: of 1,000 packets.
-    :param segments: of 1,000 writes, how many are cut into small segments.
+    :param segments: of 1,000 segments, how many are smaller than they could be.
+    :param segment_max: most bytes of those.
     :param short_writes: of 1,000 writes, how many take less than all.
     :param send_buffer: bytes that the system keeps of what was written.
     :param receive_buffer: bytes that the system keeps of what was not read.
@@ -38,6 +39,7 @@ class Conditions:
     loopback_latency: tuple[int, int] = (15, 60)
     loss: int = 0
     segments: int = 200
+    segment_max: int = 1460
     short_writes: int = 50
     send_buffer: int = 65_536
     receive_buffer: int = 65_536
@@ -131,6 +133,11 @@ class Network:
 
     def mend_all(self) -> None:
         """All links are as they were at first."""
+        usual = Conditions()
+        self.conditions.loss = usual.loss
+        self.conditions.segments = usual.segments
+        self.conditions.segment_max = usual.segment_max
+        self.conditions.short_writes = usual.short_writes
         for (source, target), link in list(self._links.items()):
             if link.extra:
                 self.clog(source, target, 0)

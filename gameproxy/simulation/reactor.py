@@ -57,7 +57,8 @@ class SimReactor(_DisconnectSelectableMixin):
         self.nameResolver: Any = self
         self.thread_pool = SimThreadPool(process)
         self._spawn = spawn
-        self._calls: dict[DelayedCall, Event] = {}
+        self._calls: dict[DelayedCall, tuple[Event, int]] = {}
+        self._count = 0
         self._triggers: list[tuple[str, str, Callable[..., object], tuple[Any, ...]]] = []
 
     # IReactorTime
@@ -73,27 +74,31 @@ class SimReactor(_DisconnectSelectableMixin):
         call = DelayedCall(
             self.seconds() + delay, callable, args, kw, self._cancelled, self._moved, self.seconds
         )
-        self._calls[call] = self.kernel.after(
-            round(delay * MICROSECONDS), self.process.call, self._fire, call
-        )
+        self._set(call, round(delay * MICROSECONDS))
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
         return list(self._calls)
 
     def _cancelled(self, call: DelayedCall) -> None:
-        self._calls.pop(call).cancel()
+        self._calls.pop(call)[0].cancel()
 
     def _moved(self, call: DelayedCall) -> None:
-        self._calls.pop(call).cancel()
+        self._cancelled(call)
         self._wait_for(call)
 
     def _wait_for(self, call: DelayedCall) -> None:
         # By how much is kept, not until when: a clock that is set does not move what was to come in so many seconds.
-        delay = max(0, round((call.getTime() - self.seconds()) * MICROSECONDS))
-        self._calls[call] = self.kernel.after(delay, self.process.call, self._fire, call)
+        self._set(call, max(0, round((call.getTime() - self.seconds()) * MICROSECONDS)))
 
-    def _fire(self, call: DelayedCall) -> None:
+    def _set(self, call: DelayedCall, delay: int) -> None:
+        self._count += 1
+        event = self.kernel.after(delay, self.process.call, self._fire, call, self._count)
+        self._calls[call] = event, self._count
+
+    def _fire(self, call: DelayedCall, count: int) -> None:
+        if self._calls.get(call, (None, 0))[1] != count:
+            return  # cancelled or moved while the process stood still
         del self._calls[call]
         if call.delayed_time > 0:
             call.activate_delay()

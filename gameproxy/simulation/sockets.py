@@ -360,7 +360,7 @@ class SimSocket:
                 return
             most = SEGMENT_MAX
             if conditions.segments and link.chance.randrange(1000) < conditions.segments:
-                most = 1 + link.chance.randrange(SEGMENT_MAX)
+                most = 1 + link.chance.randrange(conditions.segment_max)
             segment = bytes(self._outgoing[: min(most, room)])
             del self._outgoing[: len(segment)]
             self._in_flight += len(segment)

@@ -23,14 +23,18 @@ class SimThreadPool:
     :ivar fault_after: called after each; what it raises takes the place of the result.
     """
 
-    def __init__(self, process: Process) -> None:
-        self.fault: Callable[[], int] = _none
-        self.fault_after: Callable[[], None] = _nothing
+    def __init__(self, process: Process, name: str = "thread") -> None:
+        self.calm()
         self._process = process
         self._kernel = process.kernel
-        self._chance = stream(process.kernel.seed, "thread", process.machine.name, process.pid)
+        self._chance = stream(process.kernel.seed, name, process.machine.name, process.pid)
         self._free_at = 0
         self._told: deque[Callable[[], object]] = deque()
+
+    def calm(self) -> None:
+        """Let nothing go wrong any more."""
+        self.fault: Callable[[], int] = _none
+        self.fault_after: Callable[[], None] = _nothing
 
     # What Twisted calls
 

@@ -26,10 +26,11 @@ from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.clients import Client, Clients, Plan
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
-from gameproxy.simulation.machines import Process
+from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
 from gameproxy.simulation.processes import Programs, SimProcesses
 from gameproxy.simulation.programs import Temper, run_echo
 from gameproxy.simulation.reactor import SimReactor
+from gameproxy.simulation.threads import SimThreadPool
 from gameproxy.simulation.trace import Trace
 
 FARM_ADDRESS: Final = "10.0.0.1"
@@ -86,6 +87,16 @@ class Simulation:
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
         """Gives the temper of each game server that is started, by its number."""
+        self.next_tempers: list[Temper] = []
+        """What the next game servers that are started are like, before :attr:`temper_of` is asked."""
+        self.game_servers: dict[int, SimReactor] = {}
+        """The reactors of the started game servers, by pid."""
+        self.left_out: frozenset[int] = frozenset()
+        """Numbers of clients that never connect."""
+        self.is_calm = False
+        """Whether no fault is to happen any more."""
+        self.reached: dict[str, int] = {}
+        """How often each fault did something, and each named place was come by."""
         self._started = 0
         self.farm_machine = self.kernel.add_machine("farm", FARM_ADDRESS)
         self.clients_machine = self.kernel.add_machine("clients", CLIENTS_ADDRESS)
@@ -132,7 +143,25 @@ class Simulation:
         """Add a line to the trace."""
         self.kernel.write(*words)
 
+    def reach(self, name: str) -> None:
+        """Count that something was done, or come by."""
+        self.reached[name] = self.reached.get(name, 0) + 1
+
+    def living_game_servers(self) -> list[SimReactor]:
+        """The reactors of the started game servers that run."""
+        return [reactor for reactor in self.game_servers.values() if reactor.process.alive]
+
+    def database_threads(self) -> list[SimThreadPool]:
+        """The threads in which the farm's database is used."""
+        proxies = [proxy.database_threads for proxy in self.proxies if proxy.process.alive]
+        return proxies + [reactor.thread_pool for reactor in self.living_game_servers()]
+
     # Time
+
+    def at(self, seconds: float, call: Callable[[], object]) -> None:
+        """Have something happen so many virtual seconds after the beginning, or now if that is past."""
+        when = EPOCH + int(seconds * MICROSECONDS)
+        self.kernel.at(max(when, self.kernel.now), call)
 
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time go by."""
@@ -207,7 +236,7 @@ class Simulation:
         :param selection: to the farm, which gives them a slot or lets them wait.
         :param server: to a game server.
         """
-        chosen = list(clients)
+        chosen = [client for client in clients if not client.left_out]
 
         def reached() -> bool:
             for client in chosen:
@@ -227,9 +256,15 @@ class Simulation:
         """
         self.write("settle")
         self.kernel.network.mend_all()
+        self.is_calm = True
+        self.next_tempers.clear()
         for machine in self.kernel.machines.values():
+            machine.skew = 0
             for process in list(machine.processes.values()):
                 process.thaw()
+                process.descriptors_max = DESCRIPTORS_MAX
+        for threads in self.database_threads():
+            threads.calm()
         for proxy in self.proxies:
             proxy.heal()
         for client in self.all_clients:
@@ -275,8 +310,9 @@ class Simulation:
     def _run_echo(
         self, reactor: SimReactor, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        temper = self.temper_of(self._started)
+        temper = self.next_tempers.pop(0) if self.next_tempers else self.temper_of(self._started)
         self._started += 1
+        self.game_servers[reactor.process.pid] = reactor
         run_echo(reactor, arguments, environment, self.ledger, temper)
 
 
@@ -288,13 +324,14 @@ class SimProxy:
 
     service: GameProxy
     process: Process
+    reactor: SimReactor
+    database_threads: SimThreadPool
 
     def __init__(self, world: Simulation, number: int) -> None:
         self._world = world
         self.number = number
         self.port = FIRST_PORT + number
         self._starts = 0
-        self.reactor: SimReactor
 
     @property
     def address(self) -> tuple[str, int]:
@@ -313,6 +350,7 @@ class SimProxy:
         name = f"proxy{self.number}"
         self.process = world.farm_machine.start(name)
         self.reactor = reactor = SimReactor(self.process, world.programs.spawn)
+        self.database_threads = SimThreadPool(self.process, "database")
         proxy = world.config.proxy.model_copy(
             update={"listen": (f"tcp:{self.port}:interface={FARM_ADDRESS}",)}
         )
@@ -325,7 +363,7 @@ class SimProxy:
                 processes=SimProcesses(self.process),
                 environment={},
                 ensure_descriptors=lambda _: None,
-                database_threads=cast(ThreadPool, reactor.thread_pool),
+                database_threads=cast(ThreadPool, self.database_threads),
                 password_threads=cast(ThreadPool, reactor.thread_pool),
             ),
             control=False,
@@ -383,6 +421,8 @@ class ClientFactory:
                 f"player-{number}",
                 plan(number) if callable(plan) else plan,
                 world.write,
+                left_out=number in world.left_out,
+                seed=world.seed,
             )
             world.all_clients.append(client)
             made.append(client)

@@ -1,0 +1,126 @@
+"""A run: all that makes it what it is, and what came of it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from gameproxy.simulation.faults import Fault, draw, schedule
+from gameproxy.simulation.world import Simulation, SimulationFailed
+
+SCENARIOS: Final = "gameproxy.simulation.scenarios"
+FAULT_SPAN: Final = 10.0
+"""Seconds from the beginning in which faults happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What makes a run.
+
+    :param scenario: the name of one that is here, or the path of a file.
+    :param clients: how many the scenario is to have.
+    :param left_out: the numbers of those that never come.
+    :param faults: what goes wrong.
+    """
+
+    seed: int
+    scenario: str = "connect"
+    clients: int = 50
+    faults: tuple[Fault, ...] = ()
+    left_out: frozenset[int] = frozenset()
+    proxies: int = 1
+    virtual_budget: float = 600.0
+    wall_budget: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run.
+
+    :param failure: what did not hold; ``None``: all did.
+    :param sha256: of the trace, in hexadecimal.
+    :param reached: how often each fault did something.
+    :param lines: the trace, if it was kept.
+    """
+
+    run: Run
+    failure: str | None
+    sha256: str
+    events: int
+    virtual: float
+    wall: float
+    reached: dict[str, int]
+    reasons: dict[str, int]
+    lines: list[str] = field(default_factory=list, repr=False)
+
+
+def drawn(
+    seed: int, scenario: str = "connect", clients: int = 50, faults: int = 8, proxies: int = 1
+) -> Run:
+    """A run whose faults are drawn from its seed."""
+    return Run(seed, scenario, clients, tuple(draw(seed, faults, FAULT_SPAN)), proxies=proxies)
+
+
+def play(run: Run, keep_trace: bool = False) -> Result:
+    """Have a run happen."""
+    begin = time.perf_counter()
+    scenario = scenario_named(run.scenario)
+    failure = None
+    world = Simulation(
+        run.seed,
+        virtual_budget=run.virtual_budget,
+        wall_budget=run.wall_budget,
+        keep_trace=keep_trace,
+        proxies=run.proxies,
+    )
+    try:
+        world.left_out = run.left_out
+        world.start()
+        schedule(world, run.faults)
+        scenario(world, run.clients)
+        world.settle()
+    except SimulationFailed as error:
+        failure = str(error)
+    finally:
+        world.close()
+    trace = world.kernel.trace
+    return Result(
+        run,
+        failure,
+        trace.hexdigest(),
+        world.kernel.events,
+        world.now,
+        time.perf_counter() - begin,
+        world.reached,
+        world.ledger.reasons,
+        trace.lines() if keep_trace else [],
+    )
+
+
+def scenario_named(name: str) -> Callable[[Simulation, int], object]:
+    """The function ``play`` of a scenario.
+
+    :param name: of one that is here, or the path of a file.
+    :raises ValueError: there is no such scenario.
+    """
+    path = Path(name)
+    module: ModuleType
+    if path.suffix == ".py":
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ValueError(f"{name} is not there")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(f"{SCENARIOS}.{name.replace('-', '_')}")
+        except ModuleNotFoundError:
+            raise ValueError(f"there is no scenario {name}") from None
+    scenario: Callable[[Simulation, int], object] = module.play
+    return scenario

@@ -1,0 +1,11 @@
+"""Players come at once, in order; when all are in, they leave at once, in order."""
+
+from gameproxy.simulation.world import Simulation
+
+
+def play(sim: Simulation, count: int) -> None:
+    """``count`` players."""
+    players = sim.clients.batch(count)
+    sim.assert_reached(players, selection=True, server=True)
+    players.disconnect_all()
+    sim.run_until(lambda: all(player.has_ended for player in players), 60, "all have left")
