@@ -62,7 +62,7 @@ ADVICE: Final[Mapping[CloseReason, str]] = {
     CloseReason.SERVER_UNREACHABLE: "The game server could not be reached. Try again later.",
     CloseReason.HANDSHAKE_FAILED: "The game server did not prove itself. Try again later.",
     CloseReason.REFUSED: "The game server did not let you in. Ask the operator.",
-    CloseReason.ALREADY_CONNECTED: "You are connected already. End that session first.",
+    CloseReason.ALREADY_CONNECTED: "You are connected already. End that session first, or try again if it was cut off.",
     CloseReason.REPLACED: "You connected from somewhere else. Go on there.",
     CloseReason.IDLE: "Nothing was sent for too long. Connect again.",
     CloseReason.KICKED: "Your session was ended. Ask the operator.",
