@@ -219,3 +219,23 @@ class UpkeepTests(SynchronousTestCase):
         world.reactor.threads.broken = None
         world.reactor.pass_time(1.0, 0.25)
         self.assertGreater(world.sql("SELECT beat FROM proxies"), before)
+
+    def test_stop_while_looking_at_processes(self) -> None:
+        """A proxy that stops while it looks does nothing about a process that has ended, either."""
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        chess = {"name": "chess", "command": ["chessd"], "capacity": 1, "max_servers": 1}
+        world = World(folder / "farm.db", games=[{**chess, "min_ready": 1}])
+        farm = world.proxy()
+        (server,) = world.starter.started
+        world.ready(server)
+        world.reactor.pass_time(3.0, 0.25)
+        world.reactor.threads.held = True
+        world.reactor.pass_time(1.0, 0.25)
+        del world.processes.running[world.starter.pids[server]]
+        farm.stop()
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        world.reactor.settle()
+        self.assertEqual(world.starter.cleaned, [])
+        self.assertEqual(world.reactor.getDelayedCalls(), [])
