@@ -12,19 +12,18 @@ from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import ClientCreator, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from gameproxy.client import Guest
 from gameproxy.config import load
 from gameproxy.control import control_folder, control_path
-from gameproxy.gameclient import Ending, GameClient
-from gameproxy.messages import Auth, Welcome
 from gameproxy.service import GameProxy
 from tests.commands import run, run_json
 from tests.game_servers import end_game_servers
+from tests.visitor import Visitor
 
 LONGEST_WAIT = 20.0
 CONFIG = """
@@ -39,21 +38,6 @@ capacity = 8
 max_servers = 1
 stop_grace = 5.0
 """
-
-
-class Visitor(GameClient):
-    """A client; what happens to it can be waited for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(reactor, Auth("guest", name=name))
-        self.in_game: Deferred[str] = Deferred()
-        self.over: Deferred[str] = Deferred()
-
-    def welcomed(self, welcome: Welcome) -> None:
-        self.in_game.callback(welcome.server)
-
-    def ended(self, ending: Ending) -> None:
-        self.over.callback(ending.code)
 
 
 class Farm:
@@ -85,14 +69,18 @@ class Farm:
 
     async def join(self, proxy: int, name: str) -> Visitor:
         """A guest that plays."""
-        visitor = await self.connect(proxy, Visitor(name))
+        visitor = self.visit(proxy, name)
         await visitor.in_game.addTimeout(LONGEST_WAIT, reactor)
         return visitor
 
-    async def connect(self, proxy: int, protocol: Any) -> Any:
-        port = self.proxies[proxy].ports[0].getHost().port
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        return await connectProtocol(endpoint, protocol)
+    def visit(self, proxy: int, name: str) -> Visitor:
+        """A guest that connects."""
+        return Visitor(reactor, "127.0.0.1", self.port(proxy), Guest(name))
+
+    def port(self, proxy: int) -> int:
+        """Where a proxy listens."""
+        port: int = self.proxies[proxy].ports[0].getHost().port
+        return port
 
     async def until(self, what: Callable[[Any], bool], *arguments: str) -> Any:
         """The document of a command as soon as it is as it should be."""
@@ -137,7 +125,7 @@ async def test_life_of_a_server(tmp_path: Path) -> None:
 
         ana = await farm.join(0, "ana")
         await farm.does("farm", "drain", server)
-        bob = await farm.connect(1, Visitor("bob"))
+        bob = farm.visit(1, "bob")
         waiting = await farm.until(lambda found: found["queue"]["length"] == 1, "status")
         assert waiting["sessions"]["by_state"] == {"relaying": 1, "selecting": 1}
 
@@ -147,7 +135,7 @@ async def test_life_of_a_server(tmp_path: Path) -> None:
         status, _, errors = await farm.says("farm", "stop", server)
         assert status == 1 and "has ended already" in errors
         # The queue needs another one now.
-        assert await bob.in_game.addTimeout(LONGEST_WAIT, reactor) != server
+        assert (await bob.in_game.addTimeout(LONGEST_WAIT, reactor)).server != server
 
 
 @pytest_twisted.ensureDeferred
@@ -155,7 +143,8 @@ async def test_status(tmp_path: Path) -> None:
     """What both proxies say of their sessions is added up, with what the database has, and shown to people too."""
     async with two_proxies(tmp_path) as farm:
         ana, _ = await farm.join(0, "ana"), await farm.join(1, "bob")
-        await farm.connect(1, Protocol())  # says nothing
+        silent = ClientCreator(reactor, Protocol)
+        await silent.connectTCP("127.0.0.1", farm.port(1))
         found = await farm.until(
             lambda found: found["sessions"]["total"] == 3 and found["farm"]["connections"] == 2,
             "status",
@@ -197,7 +186,7 @@ async def test_bans_and_kicks(tmp_path: Path) -> None:
         await farm.does("ban", "guest:ana", "--for", "1h", "--reason", "loud")
         assert [await over(ana) for ana in anas] == ["banned", "banned"]
         for proxy in (0, 1):
-            assert await over(await farm.connect(proxy, Visitor("ana"))) == "banned"
+            assert await over(farm.visit(proxy, "ana")) == "banned"
         await farm.does("unban", "guest:ana")
         ana = await farm.join(1, "ana")
         assert not any(bob.over.called for bob in bobs)
@@ -206,7 +195,7 @@ async def test_bans_and_kicks(tmp_path: Path) -> None:
         assert (await farm.does("kick", "address", "127.0.0.0/8"))["sessions"] == 1
         assert await over(ana) == "kicked"
         await farm.does("ban", "address", "127.0.0.0/8")
-        assert await over(await farm.connect(0, Visitor("eve"))) == "banned"
+        assert await over(farm.visit(0, "eve")) == "banned"
 
 
 @pytest_twisted.ensureDeferred
@@ -249,7 +238,7 @@ async def test_without_socket(tmp_path: Path) -> None:
         status, _, errors = await farm.says("farm", "start", "echo")
         assert status == 1 and "no proxy runs" in errors
         await farm.does("ban", "guest:ana")
-        assert await over(await farm.connect(0, Visitor("ana"))) == "banned"
+        assert await over(farm.visit(0, "ana")) == "banned"
     finally:
         await proxy.stopService()
         end_game_servers(farm.database)

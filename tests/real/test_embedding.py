@@ -6,45 +6,33 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
-from gameproxy.gameclient import End, Ending, GameClient
-from gameproxy.messages import Auth, Welcome
+from gameproxy.client import Client, Guest, Password, Refused
+from gameproxy.loops.on_twisted import TwistedLoop
+from gameproxy.messages import Auth
 from tests.game_servers import end_game_servers
 from tests.program import ROOT, Program
 
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-class OneFrame(GameClient):
-    """Sends a frame, and leaves when one has come."""
-
-    def __init__(self, auth: Auth) -> None:
-        super().__init__(reactor, auth)
-        self.player = ""
-        self.got: list[bytes] = []
-        self.over: Deferred[Ending] = Deferred()
-
-    def welcomed(self, welcome: Welcome) -> None:
-        self.player = welcome.player
-        self.send(b"\x10hello")
-
-    def received(self, body: bytes) -> None:
-        self.got.append(body)
-        self.leave()
-
-    def ended(self, ending: Ending) -> None:
-        self.over.callback(ending)
+async def visit(port: int, auth: Auth) -> tuple[str, bytes]:
+    """One whole session: the player's name, and what came back for a frame."""
+    session = await Client(TwistedLoop(reactor), "127.0.0.1", port, auth).connect()
+    assert session.welcome is not None
+    async with session:
+        session.send(b"\x10hello")
+        return session.welcome.player, await session.receive()
 
 
-async def visit(port: int, auth: Auth) -> tuple[OneFrame, Ending]:
-    """One whole session."""
-    client = OneFrame(auth)
-    await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
-    return client, await client.over.addTimeout(30, reactor)
+async def refused(port: int, auth: Auth) -> str:
+    """The code with which somebody is not let in."""
+    with pytest.raises(Refused) as refusal:
+        await visit(port, auth)
+    return refusal.value.code
 
 
 @pytest_twisted.ensureDeferred
@@ -55,14 +43,10 @@ async def test_application(tmp_path: Path) -> None:
     program = Program(arguments, tmp_path, {"PORT": "0"})
     try:
         port = int((await program.says(r"Listening on port (\d+)"))[1])
-        ana = Auth("password", username="ana", password="correct horse")
-        client, ending = await visit(port, ana)
-        assert (client.player, client.got, ending.end) == ("ana", [b"\x10hello"], End.LEFT)
+        assert await visit(port, Password("ana", "correct horse")) == ("ana", b"\x10hello")
         await program.says(r"'ana' played \d+ s on echo-\w+: left")
-        _, refused = await visit(port, Auth("password", username="ana", password="wrong"))
-        assert (refused.end, refused.code) == (End.REFUSED, "auth_failed")
-        _, refused = await visit(port, Auth("guest", name="bob"))
-        assert (refused.end, refused.code) == (End.REFUSED, "auth_failed")
+        assert await refused(port, Password("ana", "wrong")) == "auth_failed"
+        assert await refused(port, Guest("bob")) == "auth_failed"
     finally:
         status = await program.end()
         end_game_servers(tmp_path / "farm.db")
@@ -75,8 +59,7 @@ async def test_program(tmp_path: Path) -> None:
     program = Program([sys.executable, str(EXAMPLES / "embedded.py")], tmp_path, {"PORT": "0"})
     try:
         port = int((await program.says(r"Listening on port (\d+)"))[1])
-        client, ending = await visit(port, Auth("guest", name="bob"))
-        assert (client.player, client.got, ending.end) == ("guest:bob", [b"\x10hello"], End.LEFT)
+        assert await visit(port, Guest("bob")) == ("guest:bob", b"\x10hello")
     finally:
         status = await program.end()
     assert status in (0, -signal.SIGTERM), program.output

@@ -13,50 +13,24 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from gameproxy.arena.echo import Echo
+from gameproxy.client import Client, Guest
 from gameproxy.config import Config
-from gameproxy.gameclient import Ending, GameClient
 from gameproxy.gameserver import GameServerService, Place
 from gameproxy.handshake import derive_server_key
 from gameproxy.interfaces import SessionRecord
-from gameproxy.messages import Auth, Welcome
+from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.reasons import CloseReason
 from gameproxy.service import GameProxy
+from tests.visitor import Visitor
 
 SECRET = bytes(range(32))
 LONGEST_WAIT = 20.0
-
-
-class Visitor(GameClient):
-    """A client; what happens to it can be waited for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(reactor, Auth("guest", name=name))
-        self.in_game: Deferred[Welcome] = Deferred()
-        self.over: Deferred[str] = Deferred()
-        self.expected: Deferred[bytes] | None = None
-
-    def welcomed(self, welcome: Welcome) -> None:
-        self.in_game.callback(welcome)
-
-    def received(self, body: bytes) -> None:
-        expected, self.expected = self.expected, None
-        assert expected is not None
-        expected.callback(body)
-
-    def ended(self, ending: Ending) -> None:
-        self.over.callback(ending.code)
-
-    def exchange(self, body: bytes) -> Deferred[bytes]:
-        """Send a frame; fires with the next that comes."""
-        self.expected = Deferred()
-        self.send(body)
-        return self.expected
 
 
 class Site:
@@ -112,11 +86,9 @@ def site(tmp_path: Path) -> Any:
     pytest_twisted.blockon(site.service.stopService())
 
 
-async def visit(port: int, name: str) -> Visitor:
-    """A client that has connected."""
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=LONGEST_WAIT)
-    visitor: Visitor = await connectProtocol(endpoint, Visitor(name))
-    return visitor
+def visit(port: int, name: str) -> Visitor:
+    """A client that connects."""
+    return Visitor(reactor, "127.0.0.1", port, Guest(name))
 
 
 def port_of(proxy: GameProxy) -> int:
@@ -131,7 +103,7 @@ async def test_embedded(site: Site) -> None:
     proxy = site.proxy()
     proxy.startService()
     await proxy.started
-    visitors = [await visit(port_of(proxy), f"bot{n}") for n in range(10)]
+    visitors = [visit(port_of(proxy), f"bot{n}") for n in range(10)]
     for number, visitor in enumerate(visitors):
         welcome = await visitor.in_game
         assert welcome.player == f"guest:bot{number}"
@@ -158,12 +130,12 @@ async def test_drain(site: Site) -> None:
     proxy.startService()
     await proxy.started
     port = port_of(proxy)
-    visitor = await visit(port, "ann")
+    visitor = visit(port, "ann")
     await visitor.in_game
     stopped = proxy.stopService()
     assert await visitor.exchange(b"\x10still here") == b"\x10still here"
-    with pytest.raises(ConnectionRefusedError):
-        await visit(port, "eve")
+    with pytest.raises(OSError, match="refused"):
+        await Client(TwistedLoop(reactor), "127.0.0.1", port, Guest("eve")).connect()
     assert await visitor.over == "draining"
     await stopped
     assert [record.reason for record in site.records] == [CloseReason.DRAINING]
@@ -238,7 +210,7 @@ async def test_twist(site: Site) -> None:
     program = Program(
         ["twist", "--log-format=text", "gameproxy", "--config", str(file)], site.folder
     )
-    visitor = await visit(await program.port(), "ann")
+    visitor = visit(await program.port(), "ann")
     await visitor.in_game
     assert await visitor.exchange(b"\x10hello") == b"\x10hello"
     program.process.signalProcess("TERM")

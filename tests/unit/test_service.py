@@ -25,16 +25,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from gameproxy.arena.echo import Echo
 from gameproxy.config import Config, DialectConfig, FramingConfig, ProxyConfig, ServerConfig
 from gameproxy.farm import StoreUnavailable
-from gameproxy.gameclient import Ending, GameClient
 from gameproxy.gameserver import GameServer, GameServerService, Place, Player
 from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.interfaces import SessionRecord
-from gameproxy.messages import Auth, Welcome
+from gameproxy.messages import Auth
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.service import ConfigurationError, GameProxy
 from gameproxy.testing import seeded_entropy
 from tests.inline_threads import InlineReactor
+from tests.visitor import Visitor
 
 SECRET = bytes(range(32))
 GAME_PORT = 5000
@@ -46,23 +46,6 @@ class ServiceReactor(InlineReactor, MemoryReactor):
     def __init__(self) -> None:
         MemoryReactor.__init__(self)
         InlineReactor.__init__(self)
-
-
-class Visitor(GameClient):
-    """A client that notes what happens to it."""
-
-    def __init__(self, reactor: ServiceReactor, auth: Auth) -> None:
-        super().__init__(reactor, auth)
-        self.happened: list[Any] = []
-
-    def welcomed(self, welcome: Welcome) -> None:
-        self.happened.append("welcome")
-
-    def received(self, body: bytes) -> None:
-        self.happened.append(body)
-
-    def ended(self, ending: Ending) -> None:
-        self.happened.append(ending.code)
 
 
 class Port:
@@ -134,8 +117,11 @@ class ServiceTestCase(SynchronousTestCase):
 
     def visit(self, **auth: Any) -> Visitor:
         """A client connects, and all that can happen at once happens."""
-        visitor = Visitor(self.reactor, Auth(**{"mechanism": "guest", "name": "ann", **auth}))
-        self.connect(visitor)
+        who = Auth(**{"mechanism": "guest", "name": "ann", **auth})
+        visitor = Visitor(self.reactor, "127.0.0.1", 7777, who)
+        self.settle()
+        if not visitor.happened:
+            self.let_end()
         return visitor
 
     def connect(self, client: Protocol) -> None:
@@ -229,8 +215,7 @@ class WholeSessionTest(ServiceTestCase):
         self.started(config, selector=selector)
         self.reactor.listenTCP(GAME_PORT, Factory.forProtocol(MemoryVisitor), interface="192.0.2.6")
         self.visit()
-        self.settle(5.0)
-        self.settle(5.0)
+        self.let_end()
         self.assertEqual(list(dict.fromkeys(selector.picked)), ["s2", "s1", None])
         self.assertEqual([record.server for record in self.records], ["s1"])
 
@@ -269,9 +254,8 @@ class WholeSessionTest(ServiceTestCase):
 
         proxy = self.started(on_session_end=raises)
         visitor = self.visit()
-        self.settle(1.0)
-        self.assertEqual(visitor.happened, ["server_unreachable"] if visitor.happened else [])
-        self.settle(5.0)
+        self.let_end()
+        self.assertEqual(visitor.happened, ["server_unreachable"])
         self.assertEqual(len(proxy.sessions), 0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -279,7 +263,7 @@ class WholeSessionTest(ServiceTestCase):
         """A program need not want to know."""
         proxy = self.started(on_session_end=None)
         self.visit()
-        self.settle(10.0)
+        self.let_end()
         self.assertEqual(sum(proxy.metrics.ended.values()), 1)
 
     def test_end_session(self) -> None:
@@ -290,7 +274,7 @@ class WholeSessionTest(ServiceTestCase):
         (session,) = proxy.sessions
         proxy.sessions.end(session.id, Refusal(CloseReason.REPLACED))
         proxy.sessions.end("nobody's", Refusal(CloseReason.REPLACED))
-        self.settle(1.0)
+        self.let_end()
         self.assertEqual(visitor.happened, ["welcome", "replaced"])
 
     def test_key_file(self) -> None:
@@ -477,9 +461,8 @@ class StopTest(ServiceTestCase):
         self.settle()
         self.assertEqual(visitor.happened[-1], b"\x10still here")
         self.assertNoResult(done)
-        self.settle(1.0)
-        self.assertEqual(visitor.happened[-1], "draining")
         self.let_end()
+        self.assertEqual(visitor.happened[-1], "draining")
         self.assertIsNone(self.successResultOf(done))
         self.assertEqual([record.reason for record in self.records], [CloseReason.DRAINING])
 
