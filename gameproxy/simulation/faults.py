@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from gameproxy.simulation.chance import stream
 from gameproxy.simulation.clients import Plan
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS
+from gameproxy.simulation.machines import DESCRIPTORS_MAX
+from gameproxy.simulation.network import Conditions
 from gameproxy.simulation.processes import send_signal
 from gameproxy.simulation.programs import Temper
 
@@ -101,12 +103,13 @@ def _lossy(world: Simulation, chance: Random) -> bool:
 def _drip(world: Simulation, chance: Random) -> bool:
     """Segments of a few bytes, and writes that take less than all."""
     conditions = world.kernel.network.conditions
-    before = conditions.segments, conditions.short_writes, conditions.segment_max
+    usual = Conditions()
     conditions.segments = conditions.short_writes = 1000
-    conditions.segment_max = 1 + chance.randrange(8)
+    conditions.segment_max = 1 + chance.randrange(100)
 
     def over() -> None:
-        conditions.segments, conditions.short_writes, conditions.segment_max = before
+        conditions.segments, conditions.short_writes = usual.segments, usual.short_writes
+        conditions.segment_max = usual.segment_max
 
     _later(world, _short(chance), over)
     return True
@@ -125,7 +128,7 @@ def _reset(world: Simulation, chance: Random) -> bool:
 
 def _stop_reading(world: Simulation, chance: Random) -> bool:
     """A player reads no more for a while, or for ever, while its game sends."""
-    plan = Plan(frames=200, size=4000, gap=0.001, stays=True, reads=False, leaving=_leaving(chance))
+    plan = Plan(frames=60, size=4000, gap=0.001, stays=True, reads=False, leaving=_leaving(chance))
     client = world.clients.make(1, plan)[0]
     client.connect()
     _later(world, 5 * MICROSECONDS + _short(chance), client.disconnect)
@@ -134,9 +137,8 @@ def _stop_reading(world: Simulation, chance: Random) -> bool:
 
 def _out_of_descriptors(world: Simulation, chance: Random) -> bool:
     process = world.proxies[chance.randrange(len(world.proxies))].process
-    before = process.descriptors_max
     process.descriptors_max = len(process.sockets) + chance.randrange(3)
-    _later(world, _short(chance), lambda: setattr(process, "descriptors_max", before))
+    _later(world, _short(chance), lambda: setattr(process, "descriptors_max", DESCRIPTORS_MAX))
     return True
 
 

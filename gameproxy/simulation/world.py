@@ -24,7 +24,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.clients import Client, Clients, Plan
-from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel
+from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
 from gameproxy.simulation.processes import Programs, SimProcesses
@@ -203,6 +203,8 @@ class Simulation:
         try:
             if not held:
                 kernel.run(min(until, self._virtual_end))
+        except Livelock as error:
+            raise self.failure(f"time stands still: {error}") from error
         finally:
             if collects:
                 gc.enable()
