@@ -20,7 +20,7 @@ class Journal:
 
     def __init__(self, loop: Loop) -> None:
         self._txaio = loop.txaio
-        log = loop.txaio.make_logger()
+        log = loop.make_logger()
         self.info, self.warn, self.error = log.info, log.warn, log.error
 
     def failure(self, what: str) -> None:

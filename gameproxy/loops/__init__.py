@@ -102,9 +102,12 @@ class Loop(Protocol):
     """An event loop.
 
     :ivar txaio: makes and joins futures of its kind: ``create_future``, ``resolve``, ``as_future``, ``gather``, ...
+    :ivar make_logger: makes a log with ``info``, ``warn`` and ``error``, which take a format and its fields: Twisted's,
+        or that of :mod:`logging`. It has the name of the class whose method calls this.
     """
 
     txaio: Any
+    make_logger: Callable[[], Any]
 
     def seconds(self) -> float:
         """Seconds since the epoch."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import txaio.aio
 
@@ -31,6 +33,7 @@ class AsyncioLoop:
         self.loop = loop or _running_loop() or asyncio.new_event_loop()
         self.seconds = clock
         self.txaio = txaio.aio.with_config(loop=self.loop)
+        self.make_logger: Callable[[], Any] = txaio.aio.make_logger
 
     def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
         return self.loop.call_later(delay, call)
@@ -133,6 +136,10 @@ class AsyncioStream(asyncio.Protocol):
 
     def abort(self) -> None:
         self._ended = True
+        # Or the system would go on sending what it has taken.
+        connection = self._transport.get_extra_info("socket")
+        if not self._closed:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     # What asyncio calls
@@ -172,7 +179,7 @@ class AsyncioStream(asyncio.Protocol):
     def _abort_in(self, seconds: float) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self._loop.call_later(seconds, self._transport.abort)
+        self._deadline = self._loop.call_later(seconds, self.abort)
 
     def _read_or_not(self) -> None:
         if self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -44,6 +45,7 @@ class TwistedLoop:
     def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
         self.txaio: Any = txaio.tx  # of which nothing is used that needs a reactor
+        self.make_logger: Callable[[], Any] = txaio.tx.make_logger
 
     def seconds(self) -> float:
         return self.reactor.seconds()
@@ -96,14 +98,16 @@ class TwistedLoop:
 
         def over(_: object) -> None:
             ended.callback(None)
-            if reactor.running and not shutting_down:
+            if not shutting_down:
                 reactor.stop()
 
+        def start() -> None:
+            done: Deferred[object] = self.txaio.as_future(program)
+            done.addErrback(failures.append).addCallback(over)
+
         reactor.addSystemEventTrigger("before", "shutdown", shut_down)
-        done: Deferred[object] = self.txaio.as_future(program)
-        done.addErrback(failures.append).addCallback(over)
-        if not ended.called:
-            reactor.run()
+        reactor.callWhenRunning(start)  # when it minds signals
+        reactor.run()
         for failure in failures:
             failure.raiseException()
 
@@ -143,7 +147,7 @@ class TwistedStream(Protocol):
         self._receiver = receiver
         self._full = False
         self._paused = False
-        self._held: list[bytes] = []
+        self._held: deque[bytes] = deque()
         self._deadline: IDelayedCall | None = None
         self._ended = False
         self.behind = 0
@@ -214,7 +218,10 @@ class TwistedStream(Protocol):
 
     def resumeProducing(self) -> None:
         self._full = False
-        self._write_held()
+        while self._held and not self._full:
+            data = self._held.popleft()
+            self.behind -= len(data)
+            self.transport.write(data)
         self._read_or_not()
         if self.on_taken is not None and not self._full:
             self.on_taken()
@@ -226,14 +233,10 @@ class TwistedStream(Protocol):
         """Write the last, for which there is not for ever."""
         self._ended = True
         self.transport.unregisterProducer()  # type: ignore[attr-defined]  # an IConsumer too
-        self._write_held()
-        self._deadline = self._reactor.callLater(FLUSH_TIME, self.transport.abortConnection)
-
-    def _write_held(self) -> None:
-        held, self._held = self._held, []
+        self.transport.writeSequence(list(self._held))
+        self._held.clear()
         self.behind = 0
-        if held:
-            self.transport.write(b"".join(held))
+        self._deadline = self._reactor.callLater(FLUSH_TIME, self.transport.abortConnection)
 
     def _read_or_not(self) -> None:
         if not self.connected:
