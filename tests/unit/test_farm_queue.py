@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy.farm.bans import Bans
+from gameproxy.farm.selection import StrategySelector
+from gameproxy.farm.slots import SlotTable
 from gameproxy.interfaces import AttemptFailed, Waiting
 from gameproxy.reasons import CloseReason
 from tests.farm_fixture import Client, World, listed
@@ -178,6 +183,72 @@ class QueueTests(SynchronousTestCase):
             farm.release(client.session)
         world.reactor.settle()
         self.assertEqual(last.server, "a")
+
+    def test_back_in_ones_old_position(self) -> None:
+        """Who has to wait again stands before those who came later, and is told so."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second, third = (world.client(farm) for _ in range(3))
+        self.again(first, FULL)
+        world.reactor.settle()
+        self.assertEqual((second.server, first.told), ("a", [("queued", 1)]))
+        self.assertEqual(third.told, [("queued", 2)])
+
+    def test_gone_during_a_look(self) -> None:
+        """Who leaves while the queue is being served is no trouble to those behind."""
+        world = self.world(listed("a", capacity=1))
+        farm = world.proxy()
+        first, second, third = (world.client(farm) for _ in range(3))
+        world.reactor.threads.held = True
+        farm.release(first.session)
+        world.reactor.threads.run()
+        world.reactor.settle()
+        second.result.cancel()
+        farm.release(second.session)
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        world.reactor.settle()
+        self.assertEqual((second.server, third.server), (None, "a"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_look_without_room_does_not_read_the_queue(self) -> None:
+        """However many wait: as long as no server has room, looking whether one has costs the same."""
+        steps = []
+        for size in (10, 1000):
+            world = self.world(listed("a", capacity=1))
+            farm = world.proxy()
+            world.client(farm)
+            with closing(sqlite3.connect(world.path)) as connection:
+                connection.executemany(
+                    "INSERT INTO slots (session, proxy, player, address, game, state, queued_at) "
+                    "VALUES (?, ?, 'p', '', 'chess', 'queued', 0)",
+                    [(f"x{number}", farm.proxy) for number in range(size)],
+                )
+                connection.commit()
+                count = 0
+
+                def tick() -> int:
+                    nonlocal count
+                    count += 1
+                    return 0
+
+                table = SlotTable(
+                    proxy=farm.proxy,
+                    games={},
+                    duplicates="replace",
+                    queue_size=2000,
+                    max_load=1.0,
+                    selector=StrategySelector("packed", 1.0, bytes),
+                    bans=Bans(),
+                    entropy=bytes,
+                )
+                connection.set_progress_handler(tick, 1)
+                self.assertEqual(
+                    table.look(connection.cursor(), "chess", (), {}, (), 0.0).served, 0
+                )
+                connection.set_progress_handler(None, 1)
+            steps.append(count)
+        self.assertEqual(steps[0], steps[1])
 
     def test_one_look_for_a_long_queue(self) -> None:
         """When there is nothing for one who may be given any server, there is nothing for those behind: nobody asks."""
