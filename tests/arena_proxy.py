@@ -69,6 +69,7 @@ class ArenaProxy:
     :param loop: whose time it is.
     :ivar visits: the connections, in order.
     :ivar before_welcome: bodies that are sent after AUTH; when the last is an ERROR, nothing follows.
+    :ivar welcomes: when false, WELCOME does not come.
     :ivar alters: called with each frame of the game before it is sent; gives those that are sent in its place.
     :ivar error: when set, what connecting fails with.
     """
@@ -77,6 +78,7 @@ class ArenaProxy:
         self.loop = loop
         self.visits: list[Visit] = []
         self.before_welcome: list[bytes] = []
+        self.welcomes = True
         self.alters: Callable[[bytes], Sequence[bytes]] = lambda body: [body]
         self.error: Exception | None = None
         self.server = FakeServer()
@@ -174,6 +176,8 @@ class Visit(FakePlayer):
             if proxy.before_welcome and proxy.before_welcome[-1][0] == FrameType.ERROR:
                 self.cut()
                 return
+            if not proxy.welcomes:
+                return
             self.say(Welcome("5e55", self.name, "arena-1", "arena").encode())
             proxy.server.players.append(self)
             proxy.arena.admitting(self)  # type: ignore[arg-type]
@@ -206,7 +210,7 @@ class Visit(FakePlayer):
 
 def queued(position: int) -> bytes:
     """A STATUS, for :attr:`ArenaProxy.before_welcome`."""
-    return encode_status("queued", "All places are taken.", position)
+    return encode_status("queued", position, "All places are taken.")
 
 
 def refusal(code: str, retry_after: float | None = None) -> bytes:

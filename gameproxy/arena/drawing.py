@@ -22,7 +22,7 @@ _COLOURS: Final = ("cyan", "green", "magenta", "bright_blue", "bright_green", "b
 
 def shown_name(name: str) -> str:
     """A player's name for a line of its own: no ``guest:`` before it, nothing in it that a terminal would obey."""
-    return printable(name.removeprefix("guest:"))
+    return printable(name.removeprefix("guest:") or name)
 
 
 def draw_field(sight: Sight, columns: int, rows: int) -> Text:

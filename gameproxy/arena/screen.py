@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
+from textual.geometry import Size
 from textual.widgets import Static
 
 from gameproxy.arena.drawing import NAME_WIDTH, advice, draw_field, draw_scores, time_left
@@ -71,16 +72,21 @@ class ArenaScreen(App[int]):
         self._entropy = entropy
         self._session: Session | None = None
         self._sight: Sight | None = None
-        self._drawn: Snapshot | None = None
+        self._drawn: tuple[Snapshot, Size] | None = None
         self._heading = STANDING
         self._nonsense = ""
+        self._title = Static(id="title")
+        self._field = Static("Connecting ...", id="field")
+        self._scores = Static(id="scores")
+        self._advice = Static(id="advice")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="title")
+        """What there is on the screen."""
+        yield self._title
         with Horizontal(id="middle"):
-            yield Static("Connecting ...", id="field")
-            yield Static(id="scores")
-        yield Static(id="advice")
+            yield self._field
+            yield self._scores
+        yield self._advice
         yield Static("arrows or WASD: run   x: stop   space: dash   q: leave", id="keys")
 
     def on_mount(self) -> None:
@@ -88,10 +94,6 @@ class ArenaScreen(App[int]):
         self.run_worker(self._stay())
         self.set_interval(1 / STEPS_PER_SECOND, self._draw)
         self.set_interval(ROUND_TRIP_INTERVAL, self._send)
-
-    def on_resize(self) -> None:
-        """Draw anew."""
-        self._drawn = None
 
     # What the player does
 
@@ -111,6 +113,7 @@ class ArenaScreen(App[int]):
             self.exit(0)
         else:
             self._session.leave()
+            self._advice.update("Leaving ...")
 
     def _send(self, dash: bool = False) -> None:
         if self._session is None or self._sight is None or self._session.ending is not None:
@@ -159,8 +162,8 @@ class ArenaScreen(App[int]):
             session.leave()
 
     def _wait(self, status: Status) -> None:
-        place = "" if status.position is None else f", place {status.position} in the queue"
-        self._say(f"{status.state}{place}: {status.message}")
+        place = "" if status.position is None else f", place {status.position}"
+        self._say(f"{status.message}\n({status.state}{place})")
 
     def _pause(self, seconds: float, reason: Exception) -> None:
         self._say(f"{reason}\nTrying again in {seconds:.0f} s ...")
@@ -168,23 +171,26 @@ class ArenaScreen(App[int]):
     def _say(self, text: str) -> None:
         """Show something in place of the field."""
         lines = [printable(line) for line in text.splitlines()]
-        self.query_one("#field", Static).update(Text("\n".join(lines), justify="center"))
-        self.query_one("#scores", Static).update("")
+        self._field.update(Text("\n".join(lines), justify="center"))
+        self._scores.update("")
 
     def _draw(self) -> None:
         sight = self._sight
-        if sight is None or sight.snapshot is None or sight.snapshot is self._drawn:
+        session = self._session
+        if session is None or sight is None or session.ending is not None:
             return
-        self._drawn = sight.snapshot
-        field, scores = self.query_one("#field", Static), self.query_one("#scores", Static)
+        snapshot = sight.snapshot
+        if snapshot is None or (snapshot, self._field.size) == self._drawn:
+            return
+        self._drawn = snapshot, self._field.size
         # Their sizes are given by the screen's: nothing need be laid out again.
-        field.update(draw_field(sight, *field.size), layout=False)
-        scores.update(draw_scores(sight, scores.size.height), layout=False)
-        self.query_one("#advice", Static).update(advice(sight), layout=False)
-        self.query_one("#title", Static).update(self._title(sight), layout=False)
+        self._title.update(_title(sight, session), layout=False)
+        self._field.update(draw_field(sight, *self._field.size), layout=False)
+        self._scores.update(draw_scores(sight, self._scores.size.height), layout=False)
+        self._advice.update(advice(sight), layout=False)
 
-    def _title(self, sight: Sight) -> Text:
-        welcome = self._session.welcome if self._session is not None else None
-        server = "" if welcome is None else printable(welcome.server)
-        round_trip = "" if sight.round_trip is None else f"{sight.round_trip * 1000:.0f} ms"
-        return Text(f"{time_left(sight)} left   {server}   round trip {round_trip}", no_wrap=True)
+
+def _title(sight: Sight, session: Session) -> Text:
+    server = "" if session.welcome is None else printable(session.welcome.server)
+    round_trip = "" if sight.round_trip is None else f"{sight.round_trip * 1000:.0f} ms"
+    return Text(f"{time_left(sight)} left   {server}   round trip {round_trip}", no_wrap=True)
