@@ -40,7 +40,7 @@ async def test_noticed_without_being_asked(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 @pytest_twisted.ensureDeferred
 async def test_thousands_are_silent(tmp_path: Path) -> None:
-    """Of thousands of clients that came at the same time and say nothing for long, none is taken for gone."""
+    """Of thousands of clients that fall silent at the same time, for long, none is taken for gone."""
     game = f"capacity = {SESSIONS}\nmax_servers = 1"
     with descriptors(SESSIONS + 1000):
         async with Town(tmp_path, game, proxies=1) as town:
@@ -49,6 +49,7 @@ async def test_thousands_are_silent(tmp_path: Path) -> None:
                 some = range(first, min(first + 50, SESSIONS))
                 visitors += await together(town.join(f"p{number}") for number in some)
             await town.settled(SESSIONS)
+            await together(visitor.echo(b"\x10the last") for visitor in visitors)
             await pause(150.0)
             assert not any(visitor.over for visitor in visitors)
             await town.settled(SESSIONS)
