@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gameproxy.auth import BadName, player_name
 from gameproxy.cli.farm_database import reading, writing
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import (
     CommandFailed,
     Report,
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 REASON_MAX: Final = 200
 """Characters of a reason at most."""
 _USAGE: Final = "%(prog)s [player | address] SUBJECT [--config FILE] [--json]"
-BAN_USAGE: Final = f"{_USAGE} [--for SECONDS] [--reason TEXT]"
+BAN_USAGE: Final = (
+    "%(prog)s [player | address] SUBJECT\n"
+    "           [--for SECONDS] [--reason TEXT] [--config FILE] [--json]"
+)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -38,19 +42,38 @@ def add_parser(subparsers: Subparsers) -> None:
         "ban",
         usage=BAN_USAGE,
         help="ban a player or an address",
-        description="Bans a player or an address at all proxies; their sessions end within a second.",
+        description="Bans a player or an address at all proxies; their sessions end within a second."
+        " Without --for it is for ever. Of two bans of one player or address the longer one holds.",
+        epilog=ending(
+            "gameproxy ban ada",
+            'gameproxy ban guest:ada --for 12h --reason "spoils the game"',
+            "gameproxy ban address 192.0.2.0/24 --for 7d",
+        ),
     )
     add_subject(ban)
     add_ban_options(ban)
     add_common_options(ban)
     ban.set_defaults(run=command(_ban))
     unban = subparsers.add_parser(
-        "unban", usage=_USAGE, help="lift a ban", description="Lifts a ban."
+        "unban",
+        usage=_USAGE,
+        help="lift a ban",
+        description="Lifts a ban of a player or an address, as `gameproxy bans` shows it.",
+        epilog=ending(
+            "gameproxy unban ada",
+            "gameproxy unban address 192.0.2.0/24",
+            status="0 done, 1 failed or there was no such ban, 2 wrong usage",
+        ),
     )
     add_subject(unban)
     add_common_options(unban)
     unban.set_defaults(run=command(_unban))
-    bans = subparsers.add_parser("bans", help="the bans", description="Shows the bans.")
+    bans = subparsers.add_parser(
+        "bans",
+        help="show the bans",
+        description="Shows the bans: of whom, until when, why, by whom and since when.",
+        epilog=ending("gameproxy bans", "gameproxy bans --json"),
+    )
     add_common_options(bans)
     bans.set_defaults(run=command(_bans))
 
@@ -73,7 +96,7 @@ def add_ban_options(parser: argparse.ArgumentParser) -> None:
         dest="seconds",
         type=_seconds,
         metavar="SECONDS",
-        help="for how long; also with a unit, as 30m, 12h, 7d",
+        help="for how long; also with a unit: 30m, 12h, 7d",
     )
     parser.add_argument(
         "--reason",

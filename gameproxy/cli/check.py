@@ -14,6 +14,7 @@ from twisted.internet.testing import MemoryReactor
 
 from gameproxy.admission import TooFewDescriptors, ensure_descriptors
 from gameproxy.auth.password_file import PasswordFile, PasswordFileError
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.terminal import printable
 from gameproxy.config import Config, ConfigError, Problem, load
 from gameproxy.config_values import listening_endpoint
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     """Add ``check`` to the commands."""
     parser = subparsers.add_parser(
-        "check", help="validate a configuration: every error, with its place"
+        "check",
+        help="validate a configuration: every error, with its place",
+        description="Says whether a proxy can run with a configuration and with what it names: endpoints, files and"
+        " programs. If not, prints every error with its place, a line each, on standard error.",
+        epilog=ending(
+            "gameproxy check gameproxy.toml",
+            status="0 a proxy can run with it, 1 it cannot, 2 wrong usage",
+        ),
     )
     parser.add_argument("file", metavar="FILE", help="the configuration, in TOML")
     parser.set_defaults(run=run)

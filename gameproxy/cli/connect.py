@@ -85,7 +85,9 @@ def add_parser(subparsers: Subparsers) -> None:
 def add_player(parser: argparse.ArgumentParser) -> None:
     """Add where the proxy is, who the player is, and which game. :func:`auth_of` needs ``dialect`` and ``properties``
     too."""
-    parser.add_argument("address", type=_address, metavar="HOST:PORT")
+    parser.add_argument(
+        "address", type=_address, metavar="HOST:PORT", help="where the proxy listens"
+    )
     who = parser.add_argument_group(
         "who you are",
         f"One of these; a ticket may also be in the environment, as {TICKET_VARIABLE}.",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gameproxy.cli.asking import Answer, NoAnswer, NobodyToAsk, living_proxies, order
 from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.farm_stop import stop_without_proxy
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import (
     CommandFailed,
     Report,
@@ -25,26 +26,54 @@ from gameproxy.farm import orders, reports
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
 
+_ID_HELP: Final = "the game server's id, as `gameproxy farm` shows it"
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add ``farm`` to the commands."""
     parser = subparsers.add_parser(
         "farm",
-        help="game servers and stats; farm start GAME, farm drain ID, farm stop ID",
+        help="show the game servers; start, drain or stop one",
         description="Shows the game servers that are not closed, and the farm's sums; or does something with one.",
+        epilog=ending(
+            "gameproxy farm",
+            "gameproxy farm --json",
+            "gameproxy farm start chat",
+            "gameproxy farm drain chat-1f3a",
+            "gameproxy farm stop chat-1f3a",
+        ),
     )
     add_common_options(parser)
     parser.set_defaults(run=command(_list))
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    for name, find, argument, what in (
-        ("list", _list, None, "show the game servers; so does farm alone"),
-        ("start", _start, "game", "have a running proxy start a game server"),
-        ("drain", _drain, "id", "let nobody else onto a game server"),
-        ("stop", _stop, "id", "end a game server that was started"),
+    for name, find, argument, what, more in (
+        ("list", _list, None, "show the game servers; so does farm alone", ""),
+        (
+            "start",
+            _start,
+            ("game", "the name of one of [[games]]"),
+            "have a running proxy start a game server",
+            " It is used as soon as it says that it is ready.",
+        ),
+        (
+            "drain",
+            _drain,
+            ("id", _ID_HELP),
+            "let nobody else onto a game server",
+            " Those who play there play on.",
+        ),
+        (
+            "stop",
+            _stop,
+            ("id", _ID_HELP),
+            "end a game server that was started",
+            " It is asked to end, and made to after the stop_grace of its game; sessions end with it.",
+        ),
     ):
-        action = actions.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        action = actions.add_parser(name, help=what, description=f"{what.capitalize()}.{more}")
         if argument is not None:
-            action.add_argument(argument, metavar=argument.upper())
+            attribute, meaning = argument
+            action.add_argument(attribute, metavar=attribute.upper(), help=meaning)
         add_common_options(action)
         action.set_defaults(run=command(find))
 

@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from gameproxy.cli.help_pages import ending
+from gameproxy.cli.reporting import CONFIG_HELP
 from gameproxy.cli.terminal import complain
 from gameproxy.config import Config, ConfigError, load
 from gameproxy.handshake import derive_server_key
@@ -21,10 +23,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "key",
         help="print a game server's key",
         description="Prints the 64 hexadecimal digits of a game server's key: that of its key_file, or one derived"
-        " from the farm's secret, which is made if it is absent.",
+        " from the farm's secret, which is made if it is absent. It is for a server of [[servers]]; those that a proxy"
+        " starts get theirs by themselves.",
+        epilog=ending("(umask 077; gameproxy key de-1 > de-1.key)"),
     )
     parser.add_argument("id", metavar="ID", help="the game server's id")
-    parser.add_argument("--config", default="gameproxy.toml", metavar="FILE")
+    parser.add_argument("--config", default="gameproxy.toml", metavar="FILE", help=CONFIG_HELP)
     parser.set_defaults(run=run)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gameproxy.cli.bans import BAN_USAGE, add_ban_options, add_subject, write_ban
 from gameproxy.cli.farm_database import writing
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import CommandFailed, Report, add_common_options, command
 from gameproxy.config import Config
 from gameproxy.farm import orders, registry
@@ -23,6 +24,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="end the sessions of a player or an address",
         description="Ends all sessions of a player or from an address, at all proxies, within a second; with --for,"
         " bans them for so long too.",
+        epilog=ending(
+            "gameproxy kick ada",
+            'gameproxy kick guest:ada --for 30m --reason "spoils the game"',
+            "gameproxy kick address 192.0.2.0/24",
+            status="0 done, 1 failed or there was no session, 2 wrong usage",
+        ),
     )
     add_subject(parser)
     add_ban_options(parser)

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gameproxy.auth import BadName, hash_password, user_name
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "password",
         help="make a line of the password file",
-        description="Reads a password from the terminal, or a line of standard input, and prints name:hash.",
+        description="Reads a password from the terminal, or a line of standard input, and prints name:hash,"
+        " the line for the file that auth.password_file names. The hash is argon2id.",
+        epilog=ending("gameproxy password ada >> passwords"),
     )
     parser.add_argument("name", metavar="NAME", help="the player's name")
     parser.set_defaults(run=run)

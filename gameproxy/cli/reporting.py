@@ -18,6 +18,7 @@ from rich.text import Text
 from gameproxy.cli.terminal import complain, printable
 from gameproxy.config import Config, ConfigError, load
 
+CONFIG_HELP: Final = "the proxy's configuration (default: gameproxy.toml)"
 _ANY_WIDTH: Final = 10_000
 """Columns where no terminal limits them: what is piped into another program is not broken into lines."""
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -46,10 +47,13 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         default=argparse.SUPPRESS,
         metavar="FILE",
-        help="the proxy's configuration (default: gameproxy.toml)",
+        help=CONFIG_HELP,
     )
     parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document"
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print one JSON document, for programs",
     )
 
 

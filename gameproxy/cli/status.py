@@ -13,6 +13,7 @@ from rich.table import Table
 
 from gameproxy.cli.asking import STATUS_PATIENCE, Answer, NoAnswer, ask, living_proxies
 from gameproxy.cli.farm_database import reading
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import Report, add_common_options, command, counts, duration, table
 from gameproxy.config import Config
 from gameproxy.farm import reports
@@ -41,8 +42,10 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``status`` to the commands."""
     parser = subparsers.add_parser(
         "status",
-        help="the running proxies: sessions by state, relay, game; queue; limits",
-        description="Shows how the farm stands, as its database has it, and what its running proxies say.",
+        help="show the running proxies: sessions, queue, limits",
+        description="Shows how the farm stands, as its database has it, and what its running proxies say of"
+        " themselves: sessions, the queue and limits. A proxy that does not answer is named, and does not fail it.",
+        epilog=ending("gameproxy status", "watch -n 2 gameproxy status", "gameproxy status --json"),
     )
     add_common_options(parser)
     parser.set_defaults(run=command(_find))

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gameproxy.auth import BadName, SigningKey, VerifyingKey, issue_ticket, normalise_name
+from gameproxy.cli.help_pages import ending
+from gameproxy.cli.reporting import CONFIG_HELP
 from gameproxy.cli.terminal import complain
 from gameproxy.config import Config, ConfigError, TicketKeyConfig, load
 from gameproxy.keys import KeyFileError, read_ticket_key
@@ -29,8 +31,18 @@ class _NoTicket(Exception):
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add ``ticket`` to the commands."""
-    parser = subparsers.add_parser("ticket", help="issue a ticket for trying things")
-    parser.add_argument("--config", default="gameproxy.toml", metavar="FILE")
+    parser = subparsers.add_parser(
+        "ticket",
+        help="issue a ticket for trying things",
+        description="Prints a ticket (a JWT, good once) as a web site or launcher would issue it, signed with one of"
+        " the proxy's auth.ticket_keys.",
+        epilog=ending(
+            "gameproxy ticket --player ada",
+            "gameproxy ticket --player ada --key launcher --private-key launcher.pem",
+            'gameproxy connect 127.0.0.1:7777 --ticket "$(gameproxy ticket --player ada)"',
+        ),
+    )
+    parser.add_argument("--config", default="gameproxy.toml", metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--player", required=True, metavar="NAME", help="whom it is for")
     parser.add_argument(
         "--key", metavar="ID", help="one of auth.ticket_keys; not needed when there is only one"
@@ -42,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="how long it is good for (default: 60)",
+        help="how long it is good for, at most auth.ticket_lifetime (default: 60)",
     )
     parser.add_argument(
         "--private-key",
