@@ -15,7 +15,7 @@ from tests.program import ROOT, Program
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"# (chat/\S+)\n")
-VARIES = re.compile(r"\b[0-9a-f]{32}\b|(?<=chat-)[0-9a-f]{6}\b")
+VARIES = re.compile(r"\b[0-9a-f]{32}\b|(?<=chat-)[0-9a-f]{6}\b|(?<=echo-)[0-9a-f]{6}\b")
 
 
 def clone_into(folder: Path) -> None:
