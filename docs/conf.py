@@ -21,12 +21,12 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' documentation: their indexes would have to be fetched for each build.
-    (r"py:.*", r"(twisted|zope|pydantic|collections|sqlite3|pathlib|enum|typing)\..*"),
+    (r"py:.*", r"(twisted|zope|pydantic|collections|sqlite3|pathlib|enum|typing|asyncio)\..*"),
     # The same by their short names, as annotations and ":raises" have them.
     (
         r"py:(class|exc)",
         r"(Callable|Mapping|Sequence|Iterable|Iterator|Path|Deferred|Failure|Portal|Service|Protocol|ABC|Enum|StrEnum"
-        r"|IntEnum|BaseModel|bytes|memoryview|I[A-Z]\w+|UnauthorizedLogin|CannotListenError)",
+        r"|IntEnum|BaseModel|T|bytes|memoryview|I[A-Z]\w+|UnauthorizedLogin|CannotListenError)",
     ),
     # Annotations that Sphinx cuts in pieces or cannot read: a tuple of any length, and zope's interfaces.
     (r"py:class", r"tuple\[str|.*<InterfaceClass .*"),
