@@ -27,6 +27,7 @@ class Run:
     :param clients: how many the scenario is to have.
     :param left_out: the numbers of those that never come.
     :param faults: what goes wrong.
+    :param frames_max: how many frames clients send at most; ``None``: as many as they like.
     """
 
     seed: int
@@ -35,6 +36,7 @@ class Run:
     faults: tuple[Fault, ...] = ()
     left_out: frozenset[int] = frozenset()
     proxies: int = 1
+    frames_max: int | None = None
     virtual_budget: float = 600.0
     wall_budget: float = 60.0
 
@@ -81,6 +83,8 @@ def play(run: Run, keep_trace: bool = False) -> Result:
     )
     try:
         world.left_out = run.left_out
+        world.frames_max = run.frames_max
+        world.replay_command = f"gameproxy sim run --seed {run.seed} --scenario {run.scenario}"
         world.start()
         schedule(world, run.faults)
         scenario(world, run.clients)

@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -93,6 +94,8 @@ class Simulation:
         """The reactors of the started game servers, by pid."""
         self.left_out: frozenset[int] = frozenset()
         """Numbers of clients that never connect."""
+        self.frames_max: int | None = None
+        """Frames that a client sends at most."""
         self.is_calm = False
         """Whether no fault is to happen any more."""
         self.reached: dict[str, int] = {}
@@ -416,12 +419,15 @@ class ClientFactory:
         for _ in range(count):
             number = len(world.all_clients)
             where = world.proxies[number % len(world.proxies) if proxy is None else proxy]
+            own = plan(number) if callable(plan) else plan
+            if world.frames_max is not None:
+                own = replace(own, frames=min(own.frames, world.frames_max))
             client = Client(
                 world._clients_reactor,
                 where.address,
                 number,
                 f"player-{number}",
-                plan(number) if callable(plan) else plan,
+                own,
                 world.write,
                 left_out=number in world.left_out,
                 seed=world.seed,

@@ -1,0 +1,133 @@
+"""Making a failing run small: the same failure with the fewest faults, clients and frames."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from gameproxy.simulation.runs import Result, Run, play
+
+T = TypeVar("T")
+TIME: Final = 20.0
+"""Seconds of real time that shrinking may take."""
+_NAMES: Final = re.compile(r"\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
+
+
+def signature(failure: str) -> str:
+    """What two failures have in common that are the same: the first line, without numbers and names."""
+    return _NAMES.sub("N", failure.partition("\n")[0])
+
+
+class Shrinker:
+    """Makes a run small.
+
+    :param run: one that fails.
+    :param time_limit: seconds of real time.
+    :param told: called with each smaller run that fails in the same way.
+    :ivar runs: how many were tried.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        time_limit: float = TIME,
+        told: Callable[[Run], object] = lambda run: None,
+    ) -> None:
+        first = play(run)
+        if first.failure is None:
+            raise ValueError("this run does not fail")
+        self.best: Result = first
+        self.runs = 1
+        self._signature = signature(first.failure)
+        self._told = told
+        self._deadline = time.monotonic() + time_limit
+
+    def shrink(self) -> Result:
+        """The smallest run that was found, and what comes of it."""
+        self._shorten_faults()
+        self._leave_clients_out()
+        self._shorten_faults()
+        self._shorten_frames()
+        return self.best
+
+    def _shorten_faults(self) -> None:
+        def without(faults: Sequence[object]) -> Run:
+            return replace(self.best.run, faults=tuple(faults))  # type: ignore[arg-type]  # they are its own
+
+        self._keep_few(self.best.run.faults, without)
+
+    def _leave_clients_out(self) -> None:
+        everybody = range(self.best.run.clients)
+        there = [number for number in everybody if number not in self.best.run.left_out]
+
+        def with_only(numbers: Sequence[int]) -> Run:
+            return replace(self.best.run, left_out=frozenset(everybody) - frozenset(numbers))
+
+        self._keep_few(there, with_only)
+
+    def _shorten_frames(self) -> None:
+        for most in (0, 1, 2, 4):
+            if self._fails(replace(self.best.run, frames_max=most)):
+                return
+
+    def _keep_few(self, items: Sequence[T], made_of: Callable[[Sequence[T]], Run]) -> None:
+        """Delta debugging (Zeller and Hildebrandt, 2002): leave out ever smaller parts."""
+        items = list(items)
+        if items and self._fails(made_of([])):
+            return
+        parts = 2
+        while len(items) >= 2:
+            size = -(-len(items) // parts)
+            for begin in range(0, len(items), size):
+                fewer = [*items[:begin], *items[begin + size :]]
+                if self._fails(made_of(fewer)):
+                    items, parts = fewer, max(parts - 1, 2)
+                    break
+            else:
+                if parts >= len(items):
+                    return
+                parts = min(2 * parts, len(items))
+
+    def _fails(self, run: Run) -> bool:
+        """Whether a run fails in the same way; it is the best then."""
+        if time.monotonic() > self._deadline:
+            return False
+        self.runs += 1
+        result = play(run)
+        if result.failure is None or signature(result.failure) != self._signature:
+            return False
+        self.best = result
+        self._told(run)
+        return True
+
+
+def as_test(result: Result) -> str:
+    """A pytest case that fails as long as a run does."""
+    run = result.run
+    faults = "".join(
+        f"            Fault({fault.number}, {fault.at}, {fault.kind!r}),\n" for fault in run.faults
+    )
+    listed = f"(\n{faults}        )" if faults else "()"
+    there = [number for number in range(run.clients) if number not in run.left_out]
+    return f'''"""Found by simulation: {signature(result.failure or "")}"""
+
+from gameproxy.simulation.faults import Fault
+from gameproxy.simulation.runs import Run, play
+
+
+def test_seed_{run.seed}() -> None:
+    """Clients {there} of {run.clients}, {len(run.faults)} faults."""
+    run = Run(
+        seed={run.seed},
+        scenario={run.scenario!r},
+        clients={run.clients},
+        proxies={run.proxies},
+        frames_max={run.frames_max},
+        left_out=frozenset(range({run.clients})) - frozenset({there}),
+        faults={listed},
+    )
+    assert play(run).failure is None
+'''
