@@ -21,7 +21,7 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' documentation: their indexes would have to be fetched for each build.
-    (r"py:.*", r"(twisted|zope|pydantic|collections|sqlite3|pathlib|enum|typing|asyncio)\..*"),
+    (r"py:.*", r"(twisted|zope|pydantic|collections|sqlite3|pathlib|enum|typing|asyncio)\..*|logging"),
     # The same by their short names, as annotations and ":raises" have them.
     (
         r"py:(class|exc)",
