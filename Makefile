@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint docs bench clean
+.PHONY: demo test test-long test-pythons test-oldest lint docs bench dist clean
 
 # Shows proxy, farm and an echo game with 10 bots, until Ctrl-C; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -15,6 +15,14 @@ test: .venv/test.stamp lint
 # What takes longer: crashes and crowds in full, with real processes; about five minutes.
 test-long: .venv/test.stamp
 	$(BIN)/python -m pytest tests/long
+
+# The unit tests under the other Pythons that are found (python3.12, or one of pyenv's); says which are not.
+test-pythons: .venv/test.stamp
+	tests/pythons
+
+# The unit tests with the oldest releases of all that setup.cfg asks for.
+test-oldest: .venv/oldest.stamp
+	.venv/oldest/bin/python -m pytest --quiet -p no:cacheprovider tests/unit
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
@@ -30,8 +38,14 @@ bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
 	$(BIN)/python benchmarks/bench_farm.py
 
+# Source distribution and wheel, in dist/.
+dist: .venv/release.stamp
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv docs/_build .coverage .hypothesis
+	rm -rf .venv build dist docs/_build .coverage .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -46,6 +60,16 @@ clean:
 
 .venv/test.stamp: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/oldest.stamp: .venv/bin/python setup.cfg pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv .venv/oldest
+	.venv/oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/oldest.txt \
+		--editable '.[test]'
+	@touch $@
+
+.venv/release.stamp: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 .venv/docs.stamp: .venv/bin/python setup.cfg pyproject.toml
