@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy.farm import orders
 from tests.farm_fixture import World, listed
 
 
@@ -35,6 +37,15 @@ class DoubtTests(SynchronousTestCase):
             self.assertEqual(self.world.doubted, ["s1"] * number)
             self.world.reactor.pass_time(5.0)
             self.assertEqual(self.world.doubted, ["s1"] * number)
+
+    def test_each_reads_its_own(self) -> None:
+        """A proxy does not read the doubts that concern others."""
+        for farm in (self.one, self.two):
+            self.world.client(farm)
+        self.world.sql("UPDATE slots SET doubted_at = 1.0")
+        with closing(sqlite3.connect(self.world.path)) as database:
+            found = orders.doubted_sessions(database.cursor(), self.two.proxy)
+        self.assertEqual(found, [("s2", 1.0)])
 
     def test_session_goes_on(self) -> None:
         """A doubt ends nothing: while the session is there its player is refused; when it is over, let in."""

@@ -192,10 +192,15 @@ class ProbeTests(KeepAliveTestCase):
         self.assertEqual(self.transport.how, "aborted")
 
     def test_breaks_meanwhile(self) -> None:
-        """Nothing is left when the connection breaks by itself."""
+        """Nothing is left when the connection breaks by itself, however often it was doubted."""
+        self.wire.probe()
         self.wire.probe()
         self.transport.reset()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_broken_before(self) -> None:
+        """Of a connection that is over nothing is to be found out."""
+        self.transport.reset()
         self.wire.probe()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
