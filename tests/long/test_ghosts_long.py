@@ -40,8 +40,8 @@ async def test_noticed_without_being_asked(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 @pytest_twisted.ensureDeferred
 async def test_thousands_are_silent(tmp_path: Path) -> None:
-    """Of thousands of clients that fall silent at the same time, for long, none is taken for gone; nor are so many asked
-    in one moment that the network drops the questions (4,000 of them when all had the same idle time)."""
+    """Of thousands of clients that fall silent at the same time, for long, none is taken for gone; nor are so many
+    asked in one moment that the network drops the questions (4,000 of them when all had the same idle time)."""
     game = f"capacity = {SESSIONS}\nmax_servers = 1"
     with descriptors(SESSIONS + 1000):
         async with Town(tmp_path, game, proxies=1) as town:
