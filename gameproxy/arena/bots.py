@@ -150,7 +150,8 @@ class Bot:
         self._name = name
         self._statistics = statistics
         self._on_trouble = on_trouble
-        self._life: Any = None  # the future of _live
+        self._life: Any = None  # the future of _live, which asyncio itself does not keep
+        self._under_way: Any = None  # what may be cancelled
         self._session: Session | None = None
         self._connects_at = 0.0
         self._leaving = self._telling = False
@@ -170,8 +171,14 @@ class Bot:
         self._leaving = True
         if self._session is not None:
             self._session.leave()
-        elif not (self._telling or self.is_gone):
-            self._loop.txaio.cancel(self._life)
+        elif not self._telling:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Let it wait no longer."""
+        txaio = self._loop.txaio
+        if self._under_way is not None and not txaio.is_called(self._under_way):
+            txaio.cancel(self._under_way)
 
     async def _live(self) -> None:
         try:
@@ -183,18 +190,22 @@ class Bot:
             self._loop.txaio.resolve(self.gone, None)
 
     async def _come_and_go(self) -> None:
+        as_future = self._loop.txaio.as_future
         try:
             while not self._leaving:
                 self._connects_at = self._loop.seconds()
-                await keep_playing(
+                self._under_way = as_future(
+                    keep_playing,
                     self._client,
                     self._play,
                     entropy=self._chance.bytes,
                     backoff=BACKOFF,
                     on_pause=self._pause,
                 )
+                await self._under_way
                 if not self._leaving:
-                    await sleep(self._loop, self._chance.between(REST))
+                    self._under_way = as_future(sleep, self._loop, self._chance.between(REST))
+                    await self._under_way
         except Refused as refusal:
             self._count_refusal(refusal)
             self._tell(f"was not let in: {refusal}")
@@ -226,6 +237,8 @@ class Bot:
 
     def _pause(self, seconds: float, reason: Exception) -> None:
         """It is not in, or not any more, and tries again later."""
+        if self._leaving:
+            raise _Leaving
         self._connects_at = self._loop.seconds() + seconds
         if isinstance(reason, Refused):  # that there is no room now is no trouble
             self._count_refusal(reason)

@@ -136,22 +136,23 @@ class ArenaScreen(App[int]):
                 on_pause=self._pause,
             )
             status = 0
-        except (Refused, SessionEnded, ProtocolError, ValueError) as error:
+        except SessionEnded:
+            pass  # _play has said farewell
+        except (Refused, ProtocolError, ValueError) as error:
             self.farewell = printable(str(error))
         self.exit(status)
 
     async def _play(self, session: Session, sight: Sight) -> None:
-        def received(body: bytes) -> None:
-            self._believe(session, sight.received, body)
-
         self._session, self._sight, self._heading = session, sight, STANDING
+        self.farewell = ""
         session.on_settings = lambda settings: self._believe(session, sight.settings, settings)
-        session.on_frame = received
+        session.on_frame = lambda body: self._believe(session, sight.received, body)
         ending = await session.ended
         self._session = self._sight = None
         if self._nonsense:
             raise ProtocolError(self._nonsense)
         if ending.end is not End.LEFT:
+            self.farewell = printable(f"{ending.code}: {ending.message}")
             raise SessionEnded(ending)
 
     def _believe(self, session: Session, take: Callable[[bytes], object], data: bytes) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.arena.bots import BACKOFF, REST, SAMPLES_MAX, SILENCE_MAX, STAY, Crowd
 from gameproxy.arena.frames import ArenaFrame
+from gameproxy.loops.on_asyncio import AsyncioLoop
 from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.messages import FrameType, Notice
 from gameproxy.testing import seeded_entropy
@@ -291,3 +293,81 @@ class CrowdTests(SynchronousTestCase):
         self.pass_time(1)
         self.assertGreater(len(visit.inputs), count)
         self.assertEqual(self.troubles, [])
+
+
+class AsyncioArenaLoop(ConnectsInMemory, AsyncioLoop):
+    """asyncio's loop, at whose connections' other end the arena is."""
+
+
+class AsyncioTests(SynchronousTestCase):
+    """The same bots on asyncio."""
+
+    def run_scene(self, scene: Callable[[AsyncioArenaLoop, Crowd], Awaitable[None]]) -> list[str]:
+        """Play a scene.
+
+        :return: the troubles.
+        """
+        troubles: list[str] = []
+
+        async def play() -> None:
+            loop = AsyncioArenaLoop()
+            loop.proxy = ArenaProxy(loop)
+            crowd = Crowd(loop, "proxy", 7777, seeded_entropy(), troubles.append)
+            await asyncio.wait_for(scene(loop, crowd), 20)
+            await asyncio.wait_for(crowd.stop(), 5)
+            self.assertEqual(crowd.statistics.playing, 0)
+            self.assertEqual(loop.proxy.here, [])
+            loop.proxy.timer.cancel()
+            self.assertEqual(asyncio.all_tasks(), {asyncio.current_task()})
+
+        asyncio.run(play(), debug=True)
+        return troubles
+
+    def test_play(self) -> None:
+        """They come, play, and leave; one that is cut off comes again."""
+
+        async def scene(loop: AsyncioArenaLoop, crowd: Crowd) -> None:
+            crowd.add(3)
+            while len(crowd.statistics.round_trips) < 10:
+                await asyncio.sleep(0.01)
+            loop.proxy.here[0].close("Gone.", "server_lost")
+            while crowd.statistics.visits < 4:
+                await asyncio.sleep(0.01)
+            self.assertTrue(all(visit.inputs for visit in loop.proxy.visits[:3]))
+
+        self.assertEqual(self.run_scene(scene), ["bot-1 was cut off: server_lost: Gone."])
+
+    def test_leave_before_they_have_come(self) -> None:
+        """Bots that are told to leave at once do so."""
+
+        async def scene(loop: AsyncioArenaLoop, crowd: Crowd) -> None:
+            crowd.add(2)
+
+        self.assertEqual(self.run_scene(scene), [])
+
+    def test_leave_at_any_time(self) -> None:
+        """So do those that are anywhere on their way in, wait for that, or are about to hear that they are out."""
+
+        async def scene(loop: AsyncioArenaLoop, crowd: Crowd) -> None:
+            for turns in range(12):
+                crowd.add(1)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                crowd.remove(1)
+            loop.hold = True
+            crowd.add(1)
+            await asyncio.sleep(0.01)
+            crowd.remove(1)
+            loop.hold = False
+            for turns in range(8):
+                crowd.add(1)
+                while not loop.proxy.here:
+                    await asyncio.sleep(0)
+                visit = loop.proxy.here[0]
+                await asyncio.sleep(0.01)
+                visit.close("Gone.", "draining")
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                crowd.remove(1)
+
+        self.assertEqual(self.run_scene(scene), [])

@@ -259,8 +259,10 @@ class ScreenTests(SynchronousTestCase):
             await one.until(lambda: "server_lost: Gone.\nTrying again" in one.shown("field"))
             await one.until(lambda: len(one.proxy.visits) == 2)
             await one.played()
+            await one.pilot.press("q")
+            await one.until(lambda: not one.screen.is_running)
 
-        self.run_scene(scene)
+        self.assertEqual(self.run_scene(scene).farewell, "")
 
     def test_cannot_connect(self) -> None:
         """When nobody answers, that is said, and the player may leave."""
@@ -285,6 +287,17 @@ class ScreenTests(SynchronousTestCase):
 
         screen = self.run_scene(scene)
         self.assertEqual((screen.return_value, screen.farewell), (1, "kicked: Be gone\\x1b."))
+
+    def test_over(self) -> None:
+        """When the game server ends the session in good order, it is said what it says."""
+
+        async def scene(one: Scene) -> None:
+            await one.played()
+            one.proxy.visits[0].close("That was all.")
+            await one.until(lambda: not one.screen.is_running)
+
+        screen = self.run_scene(scene)
+        self.assertEqual((screen.return_value, screen.farewell), (0, "left: That was all."))
 
     def test_another_game(self) -> None:
         """A game that is not the arena is left, and that is said."""
