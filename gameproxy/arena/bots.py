@@ -81,6 +81,7 @@ class Crowd:
     :param entropy: gives what is random: how long bots stay, rest, and take to decide.
     :param on_trouble: called with a text, to be escaped before it is shown, when a bot saw what it should not see. If
         it makes no sense to come again, it does not; but it counts as one of the crowd.
+    :param game: the arena's name, where the proxy has several games.
     :ivar statistics: what all of them have been through.
     """
 
@@ -91,10 +92,12 @@ class Crowd:
         port: int,
         entropy: Entropy,
         on_trouble: Callable[[str], None],
+        game: str | None = None,
     ) -> None:
         self.statistics = Statistics()
         self._loop = loop
         self._address = host, port
+        self._game = game
         self._chance = Chance(entropy)
         self._on_trouble = on_trouble
         self._bots: list[Bot] = []
@@ -107,7 +110,7 @@ class Crowd:
         """So many more bots come."""
         for number in range(len(self._bots) + 1, len(self._bots) + count + 1):
             name = f"bot-{number}"
-            client = Client(self._loop, *self._address, Guest(name))
+            client = Client(self._loop, *self._address, Guest(name, game=self._game))
             bot = Bot(client, self._chance, name, self.statistics, self._on_trouble)
             self._bots.append(bot)
             bot.come()
