@@ -18,6 +18,7 @@ from gameproxy.cli import (
     kick,
     password,
     play,
+    sim,
     status,
     ticket,
 )
@@ -35,6 +36,7 @@ _COMMANDS = (
     ticket,
     password,
     key,
+    sim,
     completion,
 )
 

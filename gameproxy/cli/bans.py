@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import math
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
 from gameproxy.auth import BadName, player_name
+from gameproxy.cli.durations import seconds
 from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import (
@@ -33,7 +33,6 @@ BAN_USAGE: Final = (
     "%(prog)s [player | address] SUBJECT\n"
     "           [--for SECONDS] [--reason TEXT] [--config FILE] [--json]"
 )
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -94,7 +93,7 @@ def add_ban_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="seconds",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="for how long; also with a unit: 30m, 12h, 7d",
     )
@@ -196,17 +195,6 @@ def _as_written(kind: str, subject: object) -> str | None:
         return player_name(str(subject)) if kind == "player" else _network(str(subject).strip())
     except (BadName, ValueError):
         return None
-
-
-def _seconds(text: str) -> float:
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        seconds = 0.0
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise argparse.ArgumentTypeError("must be a number of seconds, more than 0")
-    return seconds
 
 
 def _reason(text: str) -> str:
