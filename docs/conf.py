@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"gameproxy\.(auth|farm|session|client_side|server_side|relay|metrics|wire|keys)(\..*)?",
     ),
-    (r"py:.*", r"(gameproxy\.gameserver\._Connection|Attempt|admitted|refusal)"),
+    (r"py:.*", r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal)"),
     # The sections of a configuration: docs/configuration has their keys, and their types would only repeat it.
     (r"py:class", r"gameproxy\.config\.\w+Config"),
 ]
