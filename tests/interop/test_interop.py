@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from languages import EVERY_LANGUAGE, EXAMPLES, HERE, command, needs_godot, needs_node
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -26,14 +26,6 @@ from gameproxy.config import Config
 from gameproxy.interfaces import SessionRecord
 from gameproxy.service import GameProxy
 
-HERE = Path(__file__).parent
-NODE_CLIENT = HERE / "node" / "client.js"
-NODE_GAME_SERVER = HERE / "node" / "game_server.js"
-
-needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-needs_godot = pytest.mark.skipif(
-    not shutil.which("godot3-server"), reason="Debian's godot3-server is not installed"
-)
 needs_quarry = pytest.mark.skipif(
     importlib.util.find_spec("quarry.net") is None,  # the folder beside this file is called so too
     reason="quarry is not installed (tests/interop/quarry/requirements.txt)",
@@ -164,57 +156,104 @@ def echo_game(*command: str, **options: object) -> dict[str, object]:
     return {"name": "echo", "command": list(command), "capacity": 20, "max_servers": 1, **options}
 
 
-async def node_client(port: int, **options: object) -> list[dict[str, Any]]:
-    """What a client in Node sees, which fails by itself when anything is wrong."""
-    node = shutil.which("node") or ""
-    out = await output_of(node, str(NODE_CLIENT), "127.0.0.1", str(port), json.dumps(options))
-    return [json.loads(line) for line in out.splitlines()]
+servers = pytest.mark.parametrize("server", EVERY_LANGUAGE)
+clients = pytest.mark.parametrize("client", EVERY_LANGUAGE)
 
 
-@needs_node
+async def play(rig: Rig, port: int, client: str, **options: object) -> list[dict[str, Any]]:
+    """One session of the example client, which fails by itself when an echo is wrong.
+
+    :param client: its language.
+    :param options: see tests/interop/node/echo_client.js.
+    :return: its events.
+    """
+    out = await output_of(
+        *command(HERE, client, "echo_client"),
+        HOME=str(rig.folder),
+        PROXY_HOST="127.0.0.1",
+        PROXY_PORT=str(port),
+        OPTIONS=json.dumps(options),
+    )
+    # Godot says more than its script does.
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+@servers
+@clients
 @pytest_twisted.ensureDeferred
-async def test_node(rig: Rig) -> None:
-    """A client and a game server in Node, written from the documented protocol alone, play; the game server is started
-    for the client, which waits for it, and the farm's numbers are right afterwards."""
-    port = await rig.start(auth={"guests": True}, games=[echo_game("node", str(NODE_GAME_SERVER))])
-    events = await node_client(port, name="ada", frames=200, early=9)
-    told = [event["event"] for event in events if event["event"] != "frame"]
-    assert told == ["status", "status", "welcome", "end"]
+async def test_examples(rig: Rig, client: str, server: str) -> None:
+    """Each example client plays with each example game server, which is started for it: it waits, is let in, gets all
+    its frames back, those it sent before WELCOME too, and leaves; the farm's numbers are right afterwards."""
+    game_server = command(EXAMPLES, server, "game_server")
+    port = await rig.start(auth={"guests": True}, games=[echo_game(*game_server)])
+    events = await play(rig, port, client, name="zoë", frames=100, early=2)
+    assert [event["event"] for event in events] == ["status", "status", "welcome", "ended"]
     assert [event["state"] for event in events[:2]] == ["starting", "connecting"]
-    ends = [("kick", "kicked"), ("close", "left"), ("die", "server_lost")]
-    for count, (last, reason) in enumerate(ends, start=2):
-        await node_client(port, name="ada", frames=5, last=last)
-        assert (await rig.until_ended(count))[-1].reason == reason
-    await node_client(port, ticket="nonsense", expect_error="auth_failed")
-    await node_client(port, auth={"protocol": 2}, expect_error="unsupported_version")
-    await rig.until_ended(6)
+    assert events[2]["player"] == "guest:zoë"
+    assert (events[3]["code"], events[3]["echoed"]) == ("left", 100)
+    (record,) = await rig.until_ended(1)
+    assert record.reason == "left"
+    assert (record.traffic.client_frames, record.traffic.server_frames) == (100, 100)
     stats = await rig.farm_stats()
-    assert (stats["connections_added"], stats["connections_removed"]) == (4, 4)
+    assert (stats["connections_added"], stats["connections_removed"]) == (1, 1)
     assert (stats["connections"], stats["reserved"]) == (0, 0)
 
 
 @needs_node
+@servers
+@pytest_twisted.ensureDeferred
+async def test_game_server_speaks(rig: Rig, server: str) -> None:
+    """An example game server sends settings, kicks and closes, and its death is noticed."""
+    port = await rig.start(
+        auth={"guests": True}, games=[echo_game(*command(HERE, server, "words_server"))]
+    )
+    ends = [("kick", "kicked"), ("close", "left"), ("die", "server_lost")]
+    for count, (last, reason) in enumerate(ends, start=1):
+        events = await play(rig, port, "node", frames=3, last=last)
+        assert {"event": "settings", "text": "of the game"} in events
+        assert (events[-1]["code"], events[-1]["echoed"]) == (reason, 3)
+        assert (await rig.until_ended(count))[-1].reason == reason
+
+
+@clients
+@pytest_twisted.ensureDeferred
+async def test_client_is_refused(rig: Rig, client: str) -> None:
+    """An example client is told by ERROR why it cannot play."""
+    port = await rig.start(auth={"guests": True}, games=[echo_game("no such program")])
+    for options, code in [
+        ({"mechanism": "ticket", "ticket": "nonsense"}, "auth_failed"),
+        ({"game": "chess"}, "unknown_game"),
+    ]:
+        (event,) = await play(rig, port, client, **options)
+        assert (event["event"], event["code"]) == ("ended", code)
+
+
 @needs_godot
 @pytest_twisted.ensureDeferred
-async def test_godot(rig: Rig, tmp_path: Path) -> None:
-    """A GDScript client plays with a started game server in Python: 200 frames of up to 64 KB come back unchanged."""
-    port = await rig.start(
-        auth={"guests": True},
-        games=[echo_game(sys.executable, "-m", "gameproxy.arena.echo")],
-    )
+async def test_hello(rig: Rig) -> None:
+    """The program that shows how Godot's client is used says hello, and hears it."""
+    game = echo_game(sys.executable, "-m", "gameproxy.arena.echo")
+    port = await rig.start(auth={"guests": True}, games=[game])
     out = await output_of(
-        shutil.which("godot3-server") or "",
-        "--no-window",
-        "-s",
-        str(HERE / "godot" / "client.gd"),
-        HOME=str(tmp_path),
+        *command(EXAMPLES, "godot", "hello"),
+        HOME=str(rig.folder),
         PROXY_HOST="127.0.0.1",
         PROXY_PORT=str(port),
     )
-    assert "OK 200" in out, out
-    (record,) = await rig.until_ended(1)
-    assert record.reason == "left"
-    assert (record.traffic.client_frames, record.traffic.server_frames) == (200, 200)
+    for line in ["playing as guest:ada", 'received "hello"', "ended: left"]:
+        assert line in out
+
+
+@needs_node
+@pytest_twisted.ensureDeferred
+async def test_typed_lines(rig: Rig) -> None:
+    """The program of Node's client sends what is typed, and leaves when that ends."""
+    game = echo_game(sys.executable, "-m", "gameproxy.arena.echo")
+    port = await rig.start(auth={"guests": True}, games=[game])
+    line = f"echo hello | node {EXAMPLES / 'node' / 'client.js'} 127.0.0.1 {port} ada"
+    out = await output_of("/bin/sh", "-c", line)
+    for line in ["player: 'guest:ada'", "frame { text: 'hello' }", "ended { code: 'left'"]:
+        assert line in out
 
 
 @needs_quarry
