@@ -160,7 +160,7 @@ class Contact:
 
     async def _read_on(self, session: Session) -> None:
         await session.drained()
-        if session is self._session:
+        if session.ending is None:
             self._console.want_lines(True)
 
     def _no_more(self, why: str) -> None:

@@ -292,9 +292,9 @@ class Connection:
 
     def _finish(self, ending: Ending) -> None:
         """End the connection, if that is not under way, and hear no more."""
+        assert self._stream is not None
         self._end_with(ending)
-        if self._stream is not None:
-            self._stream.end()
+        self._stream.end()
 
     def _end_with(self, ending: Ending) -> None:
         self._stop_deadline()

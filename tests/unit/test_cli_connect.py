@@ -244,6 +244,16 @@ class ContactTests(SynchronousTestCase):
         self.assertIn("last", self.printed()[-1])
         self.assertEqual(self.end(), 1)
 
+    def test_flood_of_news(self) -> None:
+        """STATUS and SETTINGS without end do not pile up before a terminal that takes nothing."""
+        self.start()
+        for _ in range(2000):
+            self.say(encode_status("queued", 1, "x" * 1000))
+        self.say(WELCOME)
+        for _ in range(2000):
+            self.say(encode_settings(b"s" * 1000))
+        self.assertLess(len(self.terminal.unsent), 100_000)
+
     def test_slow_proxy(self) -> None:
         """A proxy that takes nothing stops the reading of lines, until it does."""
         self.start()
@@ -261,9 +271,11 @@ class ContactTests(SynchronousTestCase):
         self.assertEqual(len(self.sent()), 20)
 
     def test_lost_with_slow_proxy(self) -> None:
-        """When the connection is lost while lines wait, no more are read."""
+        """When the connection is lost while lines wait, no more are read, though not all is printed yet."""
         self.start()
         self.say(WELCOME)
+        for _ in range(1000):
+            self.say(*[b"\x10" + b"x" * 1000] * 10)
         self.terminal.deliver((b"x" * 60_000 + b"\n") * 3)
         self.assertFalse(self.terminal.reading)
         self.proxy.reset()

@@ -204,8 +204,10 @@ class WayInTests(ClientTestCase):
         self.assertIsNone(self.proxy.how)
         self.assertFalse(self.proxy.stream_ended)
         self.clock.advance(0.1)
+        self.proxy.take()
+        self.assertTrue(self.proxy.stream_ended)
         self.hang_up()
-        self.failureResultOf(connecting, NotWelcomed)
+        self.assertIn("20 s", str(self.failureResultOf(connecting, NotWelcomed).value))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cannot_connect(self) -> None:
@@ -321,9 +323,9 @@ class SessionTests(ClientTestCase):
     def test_send_after_the_end(self) -> None:
         """What is sent after the end is not lost without a word."""
         session = self.session()
-        self.say(CLOSE)
+        self.say(Notice("dr\x07aining", "Connect again.\x1b").encode(FrameType.CLOSE))
         error = self.assertRaises(SessionEnded, session.send, b"\x10a")
-        self.assertEqual(str(error), "draining: Connect again.")
+        self.assertEqual(str(error), "dr\\x07aining: Connect again.\\x1b")
 
     def test_proxy_does_not_take(self) -> None:
         """What waits is bounded; the session goes on, and it can be awaited that all is taken."""
