@@ -18,6 +18,7 @@ from twisted.internet.stdio import StandardIO
 
 from gameproxy.cli.console import Console
 from gameproxy.cli.contact import Contact
+from gameproxy.cli.help_pages import ending
 from gameproxy.cli.running import ProgramReactor, run_reactor
 from gameproxy.client import Client
 from gameproxy.config import ConfigError, FramingConfig, problems_in
@@ -41,8 +42,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a client to try things with",
         description="Connects to a proxy, prints what comes, and sends each line that is typed as a frame. Ends with"
         " the input (Ctrl-D).",
-        epilog="Exit status: 0 when the session ended in order, 1 when the client was not let in or the connection was"
-        " lost, 2 for wrong usage.",
+        epilog=ending(
+            "gameproxy connect 127.0.0.1:7777 --guest ana",
+            "echo 10 68 69 | gameproxy connect 127.0.0.1:7777 --ticket @ticket.txt --hex",
+            "gameproxy connect play.example:25565 --dialect plain --format varint --hex",
+            status="0 the session ended in order, 1 not let in or lost, 2 wrong usage",
+        ),
     )
     add_player(parser)
     parser.add_argument(

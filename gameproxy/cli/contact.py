@@ -31,7 +31,7 @@ LINGER: Final = 1.0
 """Seconds to listen on when there is nothing more to send, so that what was piped in gets its answer."""
 _HEADINGS: Final = {End.LEFT: "you", End.CLOSED: "CLOSE", End.LOST: "lost:"}
 _CHECK_ADDRESS: Final = (
-    "Check that a proxy listens there (proxy.listen), and that no firewall is in between."
+    "Check host and port, that a proxy listens there (proxy.listen), and firewalls in between."
 )
 _CHECK_PROTOCOL: Final = (
     "Check --dialect and --format against [dialect] and [framing] of the proxy's configuration, and that it is a proxy"

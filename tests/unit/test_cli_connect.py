@@ -190,7 +190,7 @@ class ContactTests(SynchronousTestCase):
             self.loop.error = error
             self.start()
             self.assertEqual(self.end(), 1)
-            self.assertIn("cannot connect to play.example:7777: No. Check that", self.printed()[0])
+            self.assertIn("cannot connect to play.example:7777: No. Check host", self.printed()[0])
 
     def test_no_proxy(self) -> None:
         """What answers with something else, or hangs up, is probably no proxy, or one of another dialect."""
