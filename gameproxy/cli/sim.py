@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HASH_SEEDS: Final = ("0", "1", "4242")
 """The PYTHONHASHSEEDs under which ``verify`` has each run."""
+_STATUS: Final = "0 all held, 1 something did not, 2 wrong usage"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -48,7 +49,16 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _add_run(commands: Subparsers) -> None:
-    parser = commands.add_parser("run", help="one run")
+    parser = commands.add_parser(
+        "run",
+        help="one run",
+        description="Has one run, and prints what came of it; last, the hash of its trace.",
+        epilog=ending(
+            "gameproxy sim run --seed 42 --clients 1000 --scenario churn",
+            "gameproxy sim run --seed 42 --trace 42.run",
+            status=_STATUS,
+        ),
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance (0)")
     _add_world(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write the run and its trace")
@@ -56,13 +66,27 @@ def _add_run(commands: Subparsers) -> None:
 
 
 def _add_replay(commands: Subparsers) -> None:
-    parser = commands.add_parser("replay", help="have a run of a file again, and compare")
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser = commands.add_parser(
+        "replay",
+        help="have a run of a file again, and compare",
+        description="Has a run of a file again. If it is another, shows the first line of the trace that differs.",
+        epilog=ending(
+            "gameproxy sim replay failure-7.run",
+            status="0 the same, and all held; 1 not the same, or something did not hold",
+        ),
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="of a run")
     parser.set_defaults(run=_replay)
 
 
 def _add_soak(commands: Subparsers) -> None:
-    parser = commands.add_parser("soak", help="many runs, each with its own seed")
+    parser = commands.add_parser(
+        "soak",
+        help="many runs, each with its own seed",
+        description="Has runs until the time is over. Those that fail are written into files. Fails too when some fault"
+        " never happened in many runs.",
+        epilog=ending("gameproxy sim soak --for 10m --jobs 2 --save failures", status=_STATUS),
+    )
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (0)")
     parser.add_argument(
         "--for", dest="seconds", type=seconds, default=60.0, metavar="TIME", help="30s, 5m (60s)"
@@ -78,16 +102,32 @@ def _add_soak(commands: Subparsers) -> None:
 
 def _add_shrink(commands: Subparsers) -> None:
     parser = commands.add_parser(
-        "shrink", help="make a failing run small, and write a test that fails"
+        "shrink",
+        help="make a failing run small, and write a test that fails",
+        description="Looks for the fewest faults, clients and frames with which a run of a file fails in the same way,"
+        " and writes a pytest case of it.",
+        epilog=ending(
+            "gameproxy sim shrink failure-7.run",
+            "gameproxy sim shrink failure-7.run --test tests/test_lost_slot.py",
+            status="0 done, 1 the run does not fail, 2 wrong usage",
+        ),
     )
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", help="of a run")
     parser.add_argument("--test", type=Path, metavar="FILE", help="where the test is written")
     parser.set_defaults(run=_shrink)
 
 
 def _add_verify(commands: Subparsers) -> None:
     parser = commands.add_parser(
-        "verify", help="have runs several times under different hash seeds, and compare"
+        "verify",
+        help="have runs several times under different hash seeds, and compare",
+        description="Has runs several times, in processes with different hash seeds and, if you name some, on other"
+        " Pythons: all must have the same traces.",
+        epilog=ending(
+            "gameproxy sim verify --count 500 --jobs 2",
+            "gameproxy sim verify --python python3.13",
+            status="0 all are the same, 1 some differ, 2 wrong usage",
+        ),
     )
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (0)")
     parser.add_argument("--count", type=int, default=20, metavar="N", help="how many seeds (20)")

@@ -186,13 +186,9 @@ class SimSocket:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         size = min(len(data), space)
         assert self._link is not None
-        chance = self._link.chance
-        if (
-            size > 1
-            and conditions.short_writes
-            and chance.randrange(1000) < conditions.short_writes
-        ):
-            size = 1 + chance.randrange(size - 1)
+        draw = self._link.draw
+        if size > 1 and conditions.short_writes and draw(1000) < conditions.short_writes:
+            size = 1 + draw(size - 1)
         self._outgoing += data[:size]
         self._kept += size
         self._pump()
@@ -359,8 +355,8 @@ class SimSocket:
             if room <= 0:
                 return
             most = SEGMENT_MAX
-            if conditions.segments and link.chance.randrange(1000) < conditions.segments:
-                most = 1 + link.chance.randrange(conditions.segment_max)
+            if conditions.segments and link.draw(1000) < conditions.segments:
+                most = 1 + link.draw(conditions.segment_max)
             segment = bytes(self._outgoing[: min(most, room)])
             del self._outgoing[: len(segment)]
             self._in_flight += len(segment)

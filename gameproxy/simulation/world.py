@@ -109,6 +109,7 @@ class Simulation:
         self.clients = ClientFactory(self)
         self.farm = FarmView(self)
         globalLogPublisher.addObserver(self)
+        gc.freeze()  # what was there before is not looked through for each world's garbage
 
     # Its life
 
@@ -132,6 +133,7 @@ class Simulation:
 
     def close(self) -> None:
         """Let go of the files."""
+        gc.unfreeze()
         globalLogPublisher.removeObserver(self)
         for proxy in self.proxies:
             proxy.kill()
