@@ -157,7 +157,7 @@ class Bot:
         self._under_way: Any = None  # what may be cancelled
         self._session: Session | None = None
         self._connects_at = 0.0
-        self._leaving = self._telling = False
+        self._leaving = False
         self.gone: Any = self._loop.txaio.create_future()
 
     @property
@@ -174,7 +174,7 @@ class Bot:
         self._leaving = True
         if self._session is not None:
             self._session.leave()
-        elif not self._telling:
+        else:
             self._cancel()
 
     def _cancel(self) -> None:
@@ -253,11 +253,7 @@ class Bot:
         refused[code] = refused.get(code, 0) + 1
 
     def _tell(self, trouble: str) -> None:
-        self._telling = True
-        try:
-            self._on_trouble(f"{self._name} {trouble}")
-        finally:
-            self._telling = False
+        self._on_trouble(f"{self._name} {trouble}")
         if self._leaving:  # as who heard that wants it
             raise _Leaving
 

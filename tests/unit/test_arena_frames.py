@@ -145,9 +145,10 @@ class FramesTests(SynchronousTestCase):
             (decode_left, "13"),
             (decode_won, "14 40 0001"),
             (decode_won, "13 01 0001"),
-            (decode_arena, "01 14 03 03 ff ff"),  # not filled up with zeros
+            (decode_arena, "01 14 03 03 f7 ff"),  # not filled up with zeros
             (decode_arena, "01 14 03 03 ff 80"),  # no floor
             (decode_arena, "01 14 03 03 f7"),
+            (decode_arena, "01 14 03 03 f7 80 00"),
             (decode_arena, "02 14 03 03 f7 80"),
             (decode_arena, "01 15 03 03 f7 80"),
             (decode_arena, "01 14 00 00"),
