@@ -102,8 +102,10 @@ class Process:
         self.started_at = machine.kernel.now
         self.signal_handlers: dict[int, Callable[[], object]] = {}
         """What its program does at a signal, instead of ending."""
-        self.on_exit: Callable[[int, int | None], object] | None = None
+        self.on_exit: list[Callable[[int, int | None], object]] = []
         """Called when it has ended, with its exit status, and the signal that ended it."""
+        self.runs_since = machine.kernel.now
+        """Since when it does not stand still."""
         self._frozen: deque[tuple[Callable[..., object], tuple[Any, ...]]] | None = None
         self._last_descriptor = 2
 
@@ -127,6 +129,11 @@ class Process:
         else:
             call(*arguments)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still."""
+        return self._frozen is not None
+
     def freeze(self) -> None:
         """Stand still, as SIGSTOP has it."""
         if self._frozen is None:
@@ -138,6 +145,7 @@ class Process:
         if self._frozen is None:
             return
         self.kernel.write("thaw", self.name)
+        self.runs_since = self.kernel.now
         waiting, self._frozen = self._frozen, None
         for call, arguments in waiting:
             self.kernel.after(0, self.call, call, *arguments)
@@ -152,5 +160,5 @@ class Process:
         for socket in list(self.sockets.values()):
             socket.close()
         self.machine.processes.pop(self.pid, None)
-        if self.on_exit is not None:
-            self.on_exit(status, by_signal)
+        for call in self.on_exit:
+            call(status, by_signal)

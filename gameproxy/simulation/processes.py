@@ -115,7 +115,7 @@ class _Child:
         self._process = process
         self._protocol = protocol
         self._parent = parent
-        process.on_exit = self._exited
+        process.on_exit.append(self._exited)
         protocol.makeConnection(self)
 
     def signalProcess(self, signalID: str | int) -> None:

@@ -66,6 +66,8 @@ class SimSocket:
         self.is_listening = False
         self.descriptor = 0
         self.closed = False
+        self.owner: Selectable | None = None
+        """Who reads from it, or did last: a transport."""
         self.reader: Selectable | None = None
         self.writer: Selectable | None = None
         self.dispatch: Callable[[Selectable, bool], None] | None = None
@@ -246,7 +248,7 @@ class SimSocket:
 
     def watch_reading(self, reader: Selectable | None) -> None:
         """Say who is called when there is something to read."""
-        self.reader = reader
+        self.reader = self.owner = reader
         self._readable()
 
     def watch_writing(self, writer: Selectable | None) -> None:

@@ -25,6 +25,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.clients import Client, Clients, Plan
+from gameproxy.simulation.invariants import Watch, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
@@ -37,6 +38,8 @@ from gameproxy.simulation.trace import Trace
 FARM_ADDRESS: Final = "10.0.0.1"
 FIRST_PORT: Final = 7001
 CLIENTS_ADDRESS: Final = "10.0.1.1"
+REST_TIME: Final = 120.0
+"""Virtual seconds in which nothing may be left, when nobody plays."""
 SETTLE_TIME: Final = 120.0
 """Virtual seconds in which all must come to rest when faults have stopped."""
 _DEFAULT_PLAN: Final = Plan()
@@ -83,7 +86,7 @@ class Simulation:
         )
         self._capacities = {game.name: game.capacity for game in self.config.games}
         self._capacities |= {server.game: server.capacity for server in self.config.servers}
-        self.ledger = Ledger(self._violated, self._capacities.__getitem__)
+        self.ledger = Ledger(self.violated, self._capacities.__getitem__)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -107,6 +110,7 @@ class Simulation:
         self.all_clients: list[Client] = []
         self.proxies = [SimProxy(self, number) for number in range(proxies)]
         self.clients = ClientFactory(self)
+        self._watch = Watch(self)
         self.farm = FarmView(self)
         globalLogPublisher.addObserver(self)
         gc.freeze()  # what was there before is not looked through for each world's garbage
@@ -191,8 +195,11 @@ class Simulation:
         looks = _LOOKS_AT_WALL
         begin = time.perf_counter()
 
+        look = self._watch.look
+
         def after_event() -> None:
             nonlocal held, looks
+            look()
             held = condition()
             if held or self.violations:
                 kernel.stop()
@@ -277,7 +284,7 @@ class Simulation:
         for client in self.all_clients:
             client.disconnect()
         self._virtual_end = max(
-            self._virtual_end, self.kernel.now + int(2 * SETTLE_TIME * MICROSECONDS)
+            self._virtual_end, self.kernel.now + int(2 * (SETTLE_TIME + REST_TIME) * MICROSECONDS)
         )
         self.run_until(self._is_at_rest, SETTLE_TIME, "everything comes to rest")
         self._check_rest()
@@ -290,18 +297,21 @@ class Simulation:
         )
 
     def _check_rest(self) -> None:
-        self.farm.assert_counts(connections=0, reserved=0, within=30)
+        """Wait until nothing is left of the players, and look at what they saw."""
+        deadline = self.now + REST_TIME
+        while (left := left_over(self)) is not None:
+            if self.now > deadline:
+                raise self.failure(f"at rest: {left}")
+            self.run_for(0.5)
         for client in self.all_clients:
             for fault in client.faults:
-                self._violated(f"client {client.number} saw: {fault}")
-        stats = self.farm.counts()
-        if stats["added"] - stats["removed"] != stats["connections"]:
-            self._violated(f"connections is not added - removed: {stats}")
+                self.violated(f"client {client.number} saw: {fault}")
         gc.collect()  # what failed unheard tells so now
         if self.violations:
             raise self.failure(self.violations[0])
 
-    def _violated(self, what: str) -> None:
+    def violated(self, what: str) -> None:
+        """Something does not hold: the run ends."""
         self.write("violation", what)
         self.violations.append(what)
         self.kernel.stop()
@@ -310,7 +320,7 @@ class Simulation:
         """Hear the log: what production code logs as a failure is one."""
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
-            self._violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
+            self.violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
 
     # Game servers
 
@@ -319,7 +329,10 @@ class Simulation:
     ) -> None:
         temper = self.next_tempers.pop(0) if self.next_tempers else self.temper_of(self._started)
         self._started += 1
-        self.game_servers[reactor.process.pid] = reactor
+        process = reactor.process
+        self.game_servers[process.pid] = reactor
+        server = environment["GAMEPROXY_SERVER_ID"]
+        process.on_exit.append(lambda status, by_signal: self.ledger.server_ended(server))
         run_echo(reactor, arguments, environment, self.ledger, temper)
 
 

@@ -1,0 +1,139 @@
+"""What must hold in a simulated world: after each event, and when all is at rest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from gameproxy.farm.placement import ANSWER_TIMEOUT
+from gameproxy.service import LAST_WORDS_TIME
+from gameproxy.session import Session
+from gameproxy.simulation.kernel import MICROSECONDS
+
+if TYPE_CHECKING:
+    from gameproxy.simulation.sockets import SimSocket
+    from gameproxy.simulation.world import SimProxy, Simulation
+
+BUFFER_MAX: Final = 256 * 1024 + 65_536
+"""Bytes that a proxy may keep for one connection: the high watermark, and one read more."""
+SLACK: Final = 1.0
+"""Seconds by which a session may be late in leaving a state."""
+TIMERS_AT_REST: Final = 4
+"""Calls to come of a proxy without sessions: its upkeep's."""
+
+
+class Watch:
+    """Looks at one session and one connection after each event, all in turn."""
+
+    def __init__(self, world: Simulation) -> None:
+        self._world = world
+        self._sessions = self._all_sessions()
+        self._sockets = self._all_sockets()
+        self._since: dict[str, tuple[str, int]] = {}
+        config = world.config
+        selection = config.selection
+        auth = config.auth.timeout
+        attempt = selection.connect_timeout + selection.handshake_timeout
+        ending = config.proxy.stall_timeout + LAST_WORDS_TIME
+        self._longest = {
+            "expecting": auth,
+            "authenticating": auth,
+            "selecting": max(selection.queue_timeout, ANSWER_TIMEOUT) + ANSWER_TIMEOUT,
+            "connecting": attempt,
+            "closing": ending,
+        }
+
+    def look(self) -> None:
+        """Look at the next ones."""
+        found = next(self._sessions, None)
+        if found is None:
+            self._sessions = self._all_sessions()
+        else:
+            self._look_at_session(*found)
+        socket = next(self._sockets, None)
+        if socket is None:
+            self._sockets = self._all_sockets()
+        else:
+            self._look_at_socket(socket)
+
+    def _look_at_session(self, proxy: SimProxy, session: Session) -> None:
+        state, now = session.state, self._world.kernel.now
+        if state == "closed" or not proxy.process.alive:
+            self._since.pop(session.id, None)
+            return
+        before, since = self._since.get(session.id, (state, now))
+        if before != state:
+            since = now
+        since = max(since, proxy.process.runs_since)
+        self._since[session.id] = state, since
+        longest = self._longest.get(state)
+        if longest is None or proxy.process.is_frozen:
+            return
+        if now - since > (longest + SLACK) * MICROSECONDS:
+            seconds = (now - since) / MICROSECONDS
+            self._world.violated(f"a session is {state} for {seconds:.1f} s")
+
+    def _look_at_socket(self, socket: SimSocket) -> None:
+        owner = socket.owner
+        size = len(getattr(owner, "dataBuffer", b"")) + getattr(owner, "_tempDataLen", 0)
+        if size > BUFFER_MAX:
+            self._world.violated(f"{size} bytes wait for a connection")
+
+    def _all_sessions(self) -> Iterator[tuple[SimProxy, Session]]:
+        for proxy in self._world.proxies:
+            for session in proxy.service.sessions:
+                yield proxy, session
+
+    def _all_sockets(self) -> Iterator[SimSocket]:
+        for proxy in self._world.proxies:
+            yield from list(proxy.process.sockets.values())
+
+
+def left_over(world: Simulation) -> str | None:
+    """What is there still that should not be when nobody plays; ``None``: nothing."""
+    for proxy in world.proxies:
+        for socket in proxy.process.sockets.values():
+            if not socket.is_listening:
+                return f"{proxy.process.name} has a connection left, which is {socket.state}"
+        timers = proxy.reactor.getDelayedCalls()
+        if len(timers) > TIMERS_AT_REST:
+            names = ", ".join(sorted(getattr(t.func, "__name__", "call") for t in timers))
+            return f"{proxy.process.name} has {len(timers)} calls to come: {names}"
+    for process in world.clients_machine.processes.values():
+        if process.sockets:
+            return f"{len(process.sockets)} connections of clients are left"
+    for server, players in world.ledger.inside.items():
+        if players:
+            return f"{len(players)} players are left in game server {server}"
+    return _left_in_tables(world)
+
+
+def _left_in_tables(world: Simulation) -> str | None:
+    connection = sqlite3.connect(world.config.database_path, isolation_level=None)
+    try:
+        slots = connection.execute("SELECT count(*) FROM slots").fetchone()[0]
+        proxies = connection.execute("SELECT count(*) FROM proxies").fetchone()[0]
+        wrong = connection.execute(
+            "SELECT count(*) FROM game_servers WHERE reserved <> 0 OR connections <> 0"
+            " OR connections_added - connections_removed <> 0"
+        ).fetchone()[0]
+        rows = connection.execute(
+            "SELECT id, pid FROM game_servers WHERE origin = 'started' AND state <> 'closed'"
+        ).fetchall()
+    finally:
+        connection.close()
+    if slots:
+        return f"{slots} slots are left"
+    if proxies != len(world.proxies):
+        return f"{proxies} proxies are in the table, and {len(world.proxies)} run"
+    if wrong:
+        return f"{wrong} game servers have counts left"
+    running = {
+        pid for pid, process in world.farm_machine.processes.items() if pid in world.game_servers
+    }
+    for server, pid in rows:
+        if pid not in running:
+            return f"game server {server} has a row and no process"
+    without_row = running - {pid for _, pid in rows}
+    return f"{len(without_row)} game servers run without a row" if without_row else None
