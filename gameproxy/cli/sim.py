@@ -13,7 +13,7 @@ from gameproxy.cli.durations import seconds
 from gameproxy.cli.help_pages import ending
 from gameproxy.cli.terminal import complain, printable
 from gameproxy.simulation.files import NotARun, first_difference, load, save
-from gameproxy.simulation.runs import Result, Run, drawn, play, scenario_named
+from gameproxy.simulation.runs import Result, Run, drawn, module_of, play
 from gameproxy.simulation.shrinking import Shrinker, as_test
 from gameproxy.simulation.soaking import Soak, Tally, soak
 
@@ -279,7 +279,7 @@ def _tell(result: Result) -> None:
 
 def _scenario(text: str) -> str:
     try:
-        scenario_named(text)
+        module_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text

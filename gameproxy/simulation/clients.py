@@ -145,6 +145,11 @@ class Client:
             else:
                 protocol.transport.loseConnection()
 
+    def read(self) -> None:
+        """Read what comes, if it did not."""
+        if self._protocol is not None:
+            self._protocol.transport.resumeProducing()
+
     def chance(self, what: str) -> float:
         """A number from 0 to 1 that is this client's own for a purpose, whoever else there is."""
         return stream(self._seed, what, self.number).getrandbits(32) / 2**32

@@ -58,6 +58,7 @@ def draw(seed: int, count: int, span: float, kinds: Iterable[str] | None = None)
 def schedule(world: Simulation, faults: Iterable[Fault]) -> None:
     """Have faults happen at their times, but none after the world is to heal."""
     for fault in faults:
+        world.has_faults = True
         world.kernel.at(EPOCH + fault.at, _happen, world, fault)
 
 

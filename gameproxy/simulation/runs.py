@@ -37,7 +37,7 @@ class Run:
     left_out: frozenset[int] = frozenset()
     proxies: int = 1
     frames_max: int | None = None
-    virtual_budget: float = 600.0
+    virtual_budget: float = 7200.0
     wall_budget: float = 60.0
 
 
@@ -72,7 +72,9 @@ def drawn(
 def play(run: Run, keep_trace: bool = False) -> Result:
     """Have a run happen."""
     begin = time.perf_counter()
-    scenario = scenario_named(run.scenario)
+    module = module_of(run.scenario)
+    scenario: Callable[[Simulation, int], object] = module.play
+    configure = getattr(module, "config", None)
     failure = None
     world = Simulation(
         run.seed,
@@ -80,6 +82,7 @@ def play(run: Run, keep_trace: bool = False) -> Result:
         wall_budget=run.wall_budget,
         keep_trace=keep_trace,
         proxies=run.proxies,
+        config=configure() if configure is not None else None,
     )
     try:
         world.left_out = run.left_out
@@ -107,24 +110,21 @@ def play(run: Run, keep_trace: bool = False) -> Result:
     )
 
 
-def scenario_named(name: str) -> Callable[[Simulation, int], object]:
-    """The function ``play`` of a scenario.
+def module_of(scenario: str) -> ModuleType:
+    """The module of a scenario: it has ``play(world, clients)``, and perhaps ``config()``, that of its proxies.
 
-    :param name: of one that is here, or the path of a file.
+    :param scenario: the name of one that is here, or the path of a file.
     :raises ValueError: there is no such scenario.
     """
-    path = Path(name)
-    module: ModuleType
+    path = Path(scenario)
     if path.suffix == ".py":
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise ValueError(f"{name} is not there")
+            raise ValueError(f"{scenario} is not there")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(f"{SCENARIOS}.{name.replace('-', '_')}")
-        except ModuleNotFoundError:
-            raise ValueError(f"there is no scenario {name}") from None
-    scenario: Callable[[Simulation, int], object] = module.play
-    return scenario
+        return module
+    try:
+        return importlib.import_module(f"{SCENARIOS}.{scenario.replace('-', '_')}")
+    except ModuleNotFoundError:
+        raise ValueError(f"there is no scenario {scenario}") from None

@@ -16,6 +16,18 @@ from gameproxy.simulation.faults import KINDS
 from gameproxy.simulation.files import as_json, from_json
 from gameproxy.simulation.runs import Run, drawn, play
 
+SCENARIOS: Final = (
+    "connect",
+    "churn",
+    "full-farm",
+    "batch",
+    "stampede",
+    "crash-loop",
+    "slow-readers",
+    "rolling-restart",
+    "reconnect-storm",
+)
+"""Those that have their turn."""
 FAILURES_KEPT: Final = 100
 ENOUGH_RUNS: Final = 20
 """Runs for each kind of fault after which one that never did anything is a fault of the soak's own."""
@@ -60,7 +72,7 @@ class Soak:
     first: int = 0
     count: int | None = None
     seconds: float | None = None
-    scenarios: Sequence[str] = ("connect", "churn")
+    scenarios: Sequence[str] = SCENARIOS
     clients: int = 50
     faults: int = 8
     proxies: Sequence[int] = (1, 2)

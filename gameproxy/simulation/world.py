@@ -99,6 +99,8 @@ class Simulation:
         """Numbers of clients that never connect."""
         self.frames_max: int | None = None
         """Frames that a client sends at most."""
+        self.has_faults = False
+        """Whether anything is to go wrong: then players may be sent away."""
         self.is_calm = False
         """Whether no fault is to happen any more."""
         self.reached: dict[str, int] = {}
@@ -398,6 +400,11 @@ class SimProxy:
         if self.process.alive:
             self._world.ledger.proxy_died([session.id for session in self.service.sessions])
             self.process.end(by_signal=signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to stop, as SIGTERM does: it drains."""
+        stopped = self.service.stopService()
+        stopped.addBoth(lambda _: self._world.write("stopped", self.process.name))
 
     def heal(self) -> None:
         """Let nothing go wrong any more, and start it again if it was killed."""

@@ -13,7 +13,7 @@ from gameproxy.farm.placement import Placement
 from gameproxy.session_steps import SessionSteps
 from gameproxy.simulation.faults import KINDS, draw
 from gameproxy.simulation.files import NotARun, first_difference, load, save
-from gameproxy.simulation.runs import Run, drawn, play, scenario_named
+from gameproxy.simulation.runs import Run, drawn, module_of, play
 from gameproxy.simulation.shrinking import Shrinker, as_test, signature
 from gameproxy.simulation.soaking import Soak, Tally, soak
 
@@ -51,8 +51,8 @@ class RunTests(SynchronousTestCase):
 
     def test_no_scenario(self) -> None:
         """A scenario that is not there is refused; one of one's own is a file."""
-        self.assertRaises(ValueError, scenario_named, "nonsense")
-        self.assertRaises(ValueError, scenario_named, "/nowhere/mine.py")
+        self.assertRaises(ValueError, module_of, "nonsense")
+        self.assertRaises(ValueError, module_of, "/nowhere/mine.py")
         path = Path(self.mktemp()).with_suffix(".py")
         path.write_text("def play(sim, count):\n    sim.clients.batch(count)\n    sim.run_for(1)\n")
         result = play(Run(1, str(path), clients=2))

@@ -1,0 +1,11 @@
+"""All players come in the same moment, as when a server opens."""
+
+from gameproxy.simulation.scenarios.connect import plan_of
+from gameproxy.simulation.world import Simulation
+
+
+def play(sim: Simulation, count: int) -> None:
+    """``count`` players."""
+    players = sim.clients.make(count, lambda number: plan_of(sim.seed, number))
+    players.connect_all()
+    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
