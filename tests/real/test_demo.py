@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,7 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from gameproxy import cli
-from gameproxy.cli import connect, demo
+from gameproxy.cli import demo
 from gameproxy.cli.demo import BOTS, Demo, Result
 from gameproxy.cli.demo_view import Snapshot
 from gameproxy.testing import seeded_entropy
@@ -207,24 +205,3 @@ async def test_commands(tmp_path: Path) -> None:
     assert re.search(rf"sessions: {BOTS} ", shown.output)
     assert re.search(r"Done in 6 s: 1\d sessions \(1 auth_failed, 1\d left\)", shown.output)
     assert "Trouble" not in shown.output
-
-
-@pytest_twisted.ensureDeferred
-async def test_connect_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command dials the host and port that it was given; nobody there: 1, and that is said."""
-    said: list[str] = []
-
-    def no_terminal(console: connect.Console, reactor: object) -> None:
-        console.say = said.append  # type: ignore[method-assign]
-        console.transport = console  # type: ignore[assignment]
-        console.loseConnection = lambda: console.closed.callback(None)  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(connect, "StandardIO", no_terminal)
-    mains: list[Any] = []
-    monkeypatch.setattr(connect, "run_reactor", mains.append)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    cli.main(["connect", f"127.0.0.1:{port}", "--guest", "you"])
-    assert isinstance(mains[0].args[0], argparse.Namespace)
-    assert await mains[0](TriggerReactor()) == 1
-    assert said[0].startswith("cannot connect: ")
