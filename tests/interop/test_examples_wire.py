@@ -171,6 +171,17 @@ class RunningServer:
         self.process.wait()
 
 
+def test_short() -> None:
+    """Each example can be read at one sitting: it is one file under 120 lines."""
+    lines = {
+        path.name: len(path.read_text().splitlines())
+        for folder in ("node", "godot")
+        for path in (EXAMPLES / folder).iterdir()
+    }
+    assert len(lines) == 5
+    assert max(lines.values()) < 120, lines
+
+
 @pytest.fixture(scope="module", params=EVERY_LANGUAGE)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -28,8 +28,9 @@ func join(host: String, port: int, auth: Dictionary) -> void:
 	state = WAITING
 	body_length = -1
 	unsent = PoolByteArray()
-	auth["protocol"] = 1
-	send_own(AUTH, auth)
+	var value := auth.duplicate()
+	value["protocol"] = 1
+	send_own(AUTH, value)
 	if peer.connect_to_host(host, port) == OK:
 		peer.set_no_delay(true)
 	# If not, _process() notices.

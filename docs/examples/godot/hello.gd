@@ -21,9 +21,10 @@ func on_welcomed(value: Dictionary) -> void:
 	client.send(PoolByteArray([0x10]) + "hello".to_utf8())
 
 func on_frame(body: PoolByteArray) -> void:
-	print("received ", to_json(body.subarray(1, -1).get_string_from_utf8()))
+	# Escaped: what others send must not steer a terminal.
+	print("received ", body.subarray(1, -1).get_string_from_utf8().http_escape())
 	client.leave()
 
 func on_ended(code: String, message: String) -> void:
-	print("ended: ", code, ", ", message)
+	print("ended: ", code.http_escape(), " ", message.http_escape())
 	quit(0 if code == "left" else 1)
