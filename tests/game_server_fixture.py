@@ -34,12 +34,34 @@ ADMIT = Admit(
 )
 
 
+class Port:
+    """A listening port in memory, which notes that it is closed."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self.is_closed = False
+
+    def getHost(self) -> Any:
+        return self._port.getHost()
+
+    def stopListening(self) -> None:
+        self.is_closed = True
+
+
 class GameReactor(InlineReactor, MemoryReactor):
-    """A clock, threads that do all at once, and listening ports in memory."""
+    """A clock, threads that do all at once, and listening ports in memory.
+
+    :ivar ports: those, since they were last forgotten.
+    """
 
     def __init__(self) -> None:
         MemoryReactor.__init__(self)
         InlineReactor.__init__(self)
+        self.ports: list[Port] = []
+
+    def listenTCP(self, *arguments: Any, **more: Any) -> Any:
+        self.ports.append(Port(super().listenTCP(*arguments, **more)))
+        return self.ports[-1]
 
 
 class Notes(Game):
@@ -146,6 +168,7 @@ class GameServerTestCase(SynchronousTestCase):
             if name in arguments:
                 place = replace(place, **{name: arguments.pop(name)})
         self.reactor.tcpServers.clear()
+        self.reactor.ports.clear()
         self.service = GameServerService(
             self.game, place, self.reactor, entropy=seeded_entropy(), **arguments
         )

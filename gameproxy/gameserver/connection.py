@@ -99,10 +99,9 @@ class Connection:
 
     def end(self) -> None:
         """End the connection when all is sent; send and hear no more."""
-        if not self._ended:
-            self._ended = True
-            self._stop_deadline()
-            self._stream.end()
+        self._ended = True
+        self._stop_deadline()
+        self._stream.end()
 
     def abort(self) -> None:
         """End the connection now, unless it is being ended."""
@@ -233,9 +232,8 @@ class Connection:
             self._call(self._server.game.received, self._player, body)
 
     def _refuse(self, code: str, message: str) -> None:
-        if not self._ended:
-            self._write_frame(Notice(code, message).encode(FrameType.REFUSED))
-            self.end()
+        self._write_frame(Notice(code, message).encode(FrameType.REFUSED))
+        self.end()
 
     def _too_late(self) -> None:
         self._deadline = None

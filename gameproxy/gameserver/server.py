@@ -194,9 +194,9 @@ class GameServer:
         """
         frame = self.encode(body)
         left_out = None if but is None else but.session
-        for session in tuple(self.players):
-            if session != left_out and session in self._sessions:
-                self._sessions[session].write(frame)
+        sessions = [session for session in self.players if session != left_out]
+        for connection in [self._sessions[session] for session in sessions]:
+            connection.write(frame)
 
     def find(self, name: str) -> Player | None:
         """The player of this name; of guests of one name, the one who came first."""

@@ -269,7 +269,11 @@ async def test_end_with_unread_data(run: Run) -> None:
                 )
                 peer.sendall(b"and another thing")
                 peer.close()
+            before = time.monotonic()
             await place.until(lambda: all(one.closes == 1 for one in place.receivers))
+            assert time.monotonic() - before < 0.5, (
+                "nobody read on to see that the other side has closed"
+            )
 
     await run(scene)
 
@@ -285,6 +289,25 @@ async def test_end_with_unsent_data(run: Run) -> None:
             server.stream.write(data)
             server.stream.end()
             assert await loop.in_thread(lambda: read_all(peer, 1.3)) == data
+            peer.close()
+
+    await run(scene)
+
+
+@pytest_twisted.ensureDeferred
+async def test_end_taken_late(run: Run) -> None:
+    """Who has taken all, however late, has a second to close: then it is let go of."""
+
+    async def scene(loop: Loop) -> None:
+        async with Place(loop) as place:
+            peer, server = await place.peer()
+            server.stream.write(bytes(LARGE))
+            server.stream.end()
+            await place.pause(0.5)
+            assert len(await loop.in_thread(lambda: read_all(peer))) == LARGE
+            before = time.monotonic()
+            await place.until(lambda: server.closes == 1)
+            assert 0.5 < time.monotonic() - before < 1.5
             peer.close()
 
     await run(scene)

@@ -98,17 +98,13 @@ class HandshakeTest(GameServerTestCase):
                 self.server.capacity = wrong
         self.assertEqual(self.server.capacity, 2)
 
-    def test_small_format(self) -> None:
-        """A format that has no room for CHALLENGE's frame is not one for the proxy's own frames: the handshake's
-        limit is the format's where that is smaller."""
-        self.serve(format=FORMATS["vim-arcade"])
-        factory = self.reactor.tcpServers[0][1]
-        from tests.fake_transport import FakeTransport
-
-        transport = FakeTransport()
-        transport.connect(factory.buildProtocol(None))
-        transport.deliver(b"\0\0" + (1021).to_bytes(2, "big"))
-        self.assertEqual(transport.how, "aborted")
+    def test_large_before_admit(self) -> None:
+        """Who has not proved to be the proxy cannot have more than 4096 bytes kept; or less, where the format says."""
+        for format, size in ((INT32, 4097), (FORMATS["vim-arcade"], 1021)):
+            self.serve(format=format)
+            proxy = self.connect()
+            proxy.transport.deliver(bytes(format.header_size - 2) + size.to_bytes(2, "big"))
+            self.assertEqual(proxy.transport.how, "aborted")
 
 
 class DoorTest(GameServerTestCase):
@@ -510,7 +506,8 @@ class LifeTest(GameServerTestCase):
         """A game that cannot start ends its game server, which listens no more: the farm counts a failed start."""
         self.live(started=ZeroDivisionError())
         self.failureResultOf(self.served, ZeroDivisionError)
-        self.assertTrue(self.server.port)
+        (port,) = self.reactor.ports
+        self.assertTrue(port.is_closed)
 
     def test_stopped_while_starting(self) -> None:
         """A game server that is asked to end while its game starts, ends, and lets nobody in."""
@@ -537,7 +534,7 @@ class LifeTest(GameServerTestCase):
     def test_drain_and_play_on(self) -> None:
         """A game may have its players play on when it is drained: nobody else is let in, and it ends when the last
         has left."""
-        happened = self.live(draining=None)
+        happened = self.live(draining=None, admitting=None)
         proxy, _ = self.let_in("1")
         self.server.drain()
         self.server.drain()
@@ -549,7 +546,7 @@ class LifeTest(GameServerTestCase):
         self.assertNoResult(self.served)
         proxy.close()
         self.successResultOf(self.served)
-        self.assertEqual(happened, ["started", "draining", "stopped"])
+        self.assertEqual(happened, ["started", "admitting", "draining", "stopped"])
 
     def test_drain_slowly(self) -> None:
         """A game may take its time for what it does when it is drained, though nobody is in."""

@@ -77,6 +77,24 @@ class LifeTest(FarmTestCase):
         self.failureResultOf(self.served, ZeroDivisionError)
         self.assertEqual(self.farm.row()[0], "starting")
 
+    def test_stopped_while_starting(self) -> None:
+        """One that ends while its game starts never says that it is ready, and nothing of it is left."""
+        started: Deferred[None] = Deferred()
+
+        class Large(Game):
+            async def started(self, server: Any) -> None:
+                await started
+
+        self.game = Large()
+        self.farm.make()
+        self.start()
+        self.server.shutdown()
+        started.callback(None)
+        self.reactor.settle()
+        self.successResultOf(self.served)
+        self.assertEqual(self.farm.row()[0], "starting")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_heartbeat_alone(self) -> None:
         """A sign of life changes nothing else: a state and a load set by others stay."""
         self.started()
@@ -297,6 +315,14 @@ class UnlistedTest(FarmTestCase):
         self.pass_time(5.0)
         self.successResultOf(self.served)
         self.assertEqual(self.farm.row()[0], "closed")
+
+    def test_closed_with_load(self) -> None:
+        """So does one that reports its load."""
+        self.server.load = 0.5
+        self.close()
+        self.pass_time(5.0)
+        self.successResultOf(self.served)
+        self.assertEqual(self.farm.row("reported_load"), (None,))
 
     def test_closed_with_players(self) -> None:
         """When its row says closed nobody else is let in, and it ends when those who are in have left."""
