@@ -292,6 +292,7 @@ KINDS: Final[dict[str, Act]] = {
     "never-ready": _temper(Temper(start_delay=None)),
     "exit-before-ready": _temper(Temper(start_delay=1.0, exits=0.5)),
     "wrong-key": _temper(Temper(wrong_key=True)),
+    "impostor": _temper(Temper(is_impostor=True)),
     "false-load": _temper(Temper(load=1.0)),
     "server-killed": _signal_server(signal.SIGKILL),
     "server-stopped": _signal_server(signal.SIGTERM),

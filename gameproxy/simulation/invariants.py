@@ -118,6 +118,10 @@ def _left_in_tables(world: Simulation) -> str | None:
             "SELECT count(*) FROM game_servers WHERE reserved <> 0 OR connections <> 0"
             " OR connections_added - connections_removed <> 0"
         ).fetchone()[0]
+        starting = connection.execute(
+            "SELECT count(*) FROM game_servers WHERE state = 'starting' AND started_at < ?",
+            (world.proxies[0].reactor.seconds() - _longest_start(world),),
+        ).fetchone()[0]
         rows = connection.execute(
             "SELECT id, pid FROM game_servers WHERE origin = 'started' AND state <> 'closed'"
         ).fetchall()
@@ -129,6 +133,8 @@ def _left_in_tables(world: Simulation) -> str | None:
         return f"{proxies} proxies are in the table, and {len(world.proxies)} run"
     if wrong:
         return f"{wrong} game servers have counts left"
+    if starting:
+        return f"{starting} game servers do not get ready, and are not ended"
     running = {
         pid for pid, process in world.farm_machine.processes.items() if pid in world.game_servers
     }
@@ -137,3 +143,7 @@ def _left_in_tables(world: Simulation) -> str | None:
             return f"game server {server} has a row and no process"
     without_row = running - {pid for _, pid in rows}
     return f"{len(without_row)} game servers run without a row" if without_row else None
+
+
+def _longest_start(world: Simulation) -> float:
+    return max((game.start_timeout + game.stop_grace + 5 for game in world.config.games), default=0)

@@ -59,6 +59,9 @@ class Kernel:
         self.on_event: Callable[[], object] = _nothing
         self.network = Network(self)
         self.machines: dict[str, Machine] = {}
+        """By their own address."""
+        self.routes: dict[str, Machine] = {}
+        """By all addresses that lead to them."""
         self._heap: list[tuple[int, int, Event]] = []
         self._count = 0
         self._ties = stream(seed, "ties")
@@ -126,6 +129,7 @@ class Kernel:
         :param address: its IPv4 address, which no other has.
         """
         machine = self.machines[address] = Machine(self, name, address)
+        self.routes[address] = machine
         return machine
 
 

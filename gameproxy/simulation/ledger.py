@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
 from gameproxy.interfaces import AttemptFailed, SessionRecord, Slot, SlotRequest, Waiting
 from gameproxy.simulation.clients import sender_of
+
+GUEST: Final = "guest:"
+"""What guests' names begin with: they need not be unique."""
 
 
 class Ledger:
@@ -33,22 +36,27 @@ class Ledger:
         self.reasons: dict[str, int] = {}
         self.inside: dict[str, dict[str, int]] = {}
         """Who is in each game server: sessions, and how many frames have come from each."""
+        self.banned: dict[str, None] = {}
+        """Players who are banned, in every database that counts."""
         self._capacity_of = capacity_of
+        self._games: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._slots: dict[str, str] = {}
         self._taken: dict[str, int] = {}
         self._phases: dict[str, str] = {}
 
     # What the farm was asked, and what it gave
 
-    def session_asks(self, session: str) -> None:
+    def session_asks(self, request: SlotRequest) -> None:
         self.asked += 1
-        if session in self.ended:
-            self.violated(f"session {session} asks for a slot and is over")
+        if request.session in self.ended:
+            self.violated(f"session {request.session} asks for a slot and is over")
 
     def slot_granted(self, slot: Slot) -> None:
         self._give_back(slot.session)
         self.granted += 1
         self._slots[slot.session] = slot.server
+        self._games[slot.server] = slot.game
         taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1
         if taken > self._capacity_of(slot.game):
             self.violated(f"game server {slot.server} has {taken} sessions")
@@ -83,11 +91,14 @@ class Ledger:
 
     # What happens in game servers
 
-    def player_joined(self, server: str, session: str) -> None:
+    def player_joined(self, server: str, session: str, name: str) -> None:
         players = self.inside.setdefault(server, {})
         if session in players:
             self.violated(f"session {session} is in game server {server} twice")
         players[session] = 0
+        self._names[session] = name
+        if len(players) > self._capacity_of(self._games[server]):
+            self.violated(f"{len(players)} players are in game server {server}")
 
     def frame_received(self, server: str, session: str, body: bytes) -> None:
         """A frame of a client's has come: it must be its next one."""
@@ -107,6 +118,19 @@ class Ledger:
     def player_left(self, server: str, session: str) -> None:
         if self.inside.get(server, {}).pop(session, None) is None:
             self.violated(f"session {session} left game server {server} and was not in")
+
+    def wrongly_inside(self) -> str | None:
+        """Whether somebody plays who should not: twice under a name that is nobody else's, or banned."""
+        seen: dict[str, None] = {}
+        for players in self.inside.values():
+            for session in players:
+                name = self._names[session]
+                if name in self.banned:
+                    return f"{name} is banned and plays"
+                if name in seen and not name.startswith(GUEST):
+                    return f"{name} plays twice"
+                seen[name] = None
+        return None
 
     def server_ended(self, server: str) -> None:
         self.inside.pop(server, None)
@@ -133,7 +157,7 @@ class WatchedFarm:
     def acquire(
         self, request: SlotRequest, on_waiting: Callable[[Waiting], None]
     ) -> Deferred[Slot]:
-        self._ledger.session_asks(request.session)
+        self._ledger.session_asks(request)
         slot: Deferred[Slot] = self._farm.acquire(request, on_waiting)
         return slot.addCallback(self._granted)
 

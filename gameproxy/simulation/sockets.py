@@ -557,7 +557,11 @@ class SimSocket:
         return f"{self.process.pid}.{self.descriptor}"
 
     def _machine_of(self, host: str) -> str:
-        return self.process.machine.address if host == LOOPBACK else host
+        """The own address of the machine that an address leads to."""
+        if host == LOOPBACK:
+            return self.process.machine.address
+        machine = self.kernel.routes.get(host)
+        return host if machine is None else machine.address
 
     def _is_there(self, host: str) -> bool:
         machine = self.kernel.machines.get(self._machine_of(host))
