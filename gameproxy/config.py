@@ -309,10 +309,7 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     :param farm_needed: whether it is an error to name neither a game nor a game server.
     :raises ConfigError: with all that is wrong; after an error of syntax, that alone.
     """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([_syntax_problem(error)]) from error
+    document = read_document(text)
     problems: list[Problem] = []
     for name in _SECTIONS_NOT_OFFERED:
         if document.pop(name, None) is not None:
@@ -331,6 +328,17 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def read_document(text: str) -> dict[str, Any]:
+    """Read TOML.
+
+    :raises ConfigError: that is none; with the place.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([_syntax_problem(error)]) from error
 
 
 def _duplicates(document: Mapping[str, Any]) -> Iterator[tuple[_Place, str]]:

@@ -67,6 +67,7 @@ class Client:
 
     :param number: who it is: its frames say so.
     :param told: called with each thing that happens to it, in words.
+    :param auth: what it says who it is, or a function that gives that, asked at each connection; ``None``: a guest.
     :param seed: of what it draws.
     :param left_out: whether it never connects, whoever asks for it.
     :ivar state: one of :data:`PHASES`.
@@ -83,7 +84,7 @@ class Client:
         name: str,
         plan: Plan,
         told: Callable[..., object],
-        auth: Auth | None = None,
+        auth: Auth | Callable[[], Auth] | None = None,
         left_out: bool = False,
         seed: int = 0,
     ) -> None:
@@ -175,7 +176,7 @@ class Client:
         elif plan.sends == "oversize":
             protocol.transport.write((OWN_FRAME_MAX + 1).to_bytes(4, "big") + b"\x01")
         elif plan.auth_delay is not None:
-            self._later(plan.auth_delay, lambda: protocol.send(self.auth.encode()))
+            self._later(plan.auth_delay, lambda: self._say_who(protocol))
 
     def frame(self, body: bytes) -> None:
         kind = body[0] if body else RESERVED_BELOW
@@ -209,6 +210,10 @@ class Client:
         self._told("gone", self.number, self.ending or why, self.echoed)
 
     # What it does
+
+    def _say_who(self, protocol: _Connection) -> None:
+        auth = self.auth if isinstance(self.auth, Auth) else self.auth()
+        protocol.send(auth.encode())
 
     def _enter(self, state: str) -> None:
         self.state = state

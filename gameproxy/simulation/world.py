@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import gc
 import signal
-import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig, SelectionConfig
+from gameproxy.config import Config, ServerConfig
 from gameproxy.farm import GameFarm
 from gameproxy.host import Host
 from gameproxy.interfaces import Reactor, SessionRecord
+from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy
-from gameproxy.simulation.clients import Client, Clients, Plan
 from gameproxy.simulation.invariants import Watch, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
-from gameproxy.simulation.processes import Programs, SimProcesses
+from gameproxy.simulation.processes import Programs, SimProcesses, send_signal
 from gameproxy.simulation.programs import Temper, run_echo
 from gameproxy.simulation.reactor import SimReactor
+from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
+from gameproxy.simulation.stage import ServerHandle, Stage, WorldFailed, with_tickets
+from gameproxy.simulation.stage import default_config as default_config
+from gameproxy.simulation.states import State
 from gameproxy.simulation.threads import SimThreadPool
 from gameproxy.simulation.trace import Trace
 
@@ -42,18 +44,18 @@ REST_TIME: Final = 120.0
 """Virtual seconds in which nothing may be left, when nobody plays."""
 SETTLE_TIME: Final = 120.0
 """Virtual seconds in which all must come to rest when faults have stopped."""
-_DEFAULT_PLAN: Final = Plan()
+HYDRATING_TIME: Final = 600.0
+"""Virtual seconds that it may take until a world is in the state in which it is to begin."""
 _LOOKS_AT_WALL: Final = 256
 """Events between two looks at the wall clock."""
 
 
-class SimulationFailed(AssertionError):
+class SimulationFailed(WorldFailed):
     """Something does not hold in a simulated world; the text says what, when, and how to have it again."""
 
 
-@implementer(ILogObserver)
-class Simulation:
-    """A world driven by one seed. Use it in a ``with`` statement: it keeps files while it lasts.
+class Simulation(Stage):
+    """A world driven by one seed.
 
     :param seed: of all chance.
     :param virtual_budget: seconds of virtual time that the run may take.
@@ -73,19 +75,18 @@ class Simulation:
         config: Config | None = None,
         proxies: int = 1,
     ) -> None:
-        self.seed = seed
+        gc.freeze()  # what was there before is not looked through for each world's garbage
+        super().__init__(seed)
         self.kernel = Kernel(seed, Trace(keep_trace))
         self.violations: list[str] = []
         self.replay_command = f"gameproxy sim run --seed {seed}"
-        self._virtual_end = EPOCH + int(virtual_budget * MICROSECONDS)
+        self._virtual_budget = int(virtual_budget * MICROSECONDS)
+        self._virtual_end = EPOCH + self._virtual_budget
+        self._begun = EPOCH
         self._wall_budget = wall_budget
         self._wall_used = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="gameproxy-sim-", dir=_memory_folder())
-        self.config = (config or default_config()).model_copy(
-            update={"folder": Path(self._folder.name)}
-        )
-        self._capacities = {game.name: game.capacity for game in self.config.games}
-        self._capacities |= {server.game: server.capacity for server in self.config.servers}
+        self._capacities: dict[str, int] = {}
         self.ledger = Ledger(self.violated, self._capacities.__getitem__)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
@@ -95,10 +96,8 @@ class Simulation:
         """What the next game servers that are started are like, before :attr:`temper_of` is asked."""
         self.game_servers: dict[int, SimReactor] = {}
         """The reactors of the started game servers, by pid."""
-        self.left_out: frozenset[int] = frozenset()
-        """Numbers of clients that never connect."""
-        self.frames_max: int | None = None
-        """Frames that a client sends at most."""
+        self.remote_servers: dict[str, SimServer] = {}
+        """The game servers that run on machines of their own, by id."""
         self.has_faults = False
         """Whether anything is to go wrong: then players may be sent away."""
         self.is_calm = False
@@ -109,46 +108,100 @@ class Simulation:
         self.farm_machine = self.kernel.add_machine("farm", FARM_ADDRESS)
         self.clients_machine = self.kernel.add_machine("clients", CLIENTS_ADDRESS)
         self._clients_reactor = SimReactor(self.clients_machine.start("clients"))
-        self.all_clients: list[Client] = []
-        self.proxies = [SimProxy(self, number) for number in range(proxies)]
-        self.clients = ClientFactory(self)
+        self._configure(config or default_config(), proxies)
+        ear = _LogEar(weakref.WeakMethod(self.violated))
+        globalLogPublisher.addObserver(ear)
+        self._let_go = weakref.finalize(self, _let_go, ear, self._folder)
+
+    def _configure(self, config: Config, proxies: int) -> None:
+        self.config = with_tickets(config, Path(self._folder.name))
+        self._capacities.clear()
+        self._capacities |= {game.name: game.capacity for game in config.games}
+        self._capacities |= {server.game: server.capacity for server in config.servers}
+        self._proxies = [SimProxy(self, number) for number in range(proxies)]
         self._watch = Watch(self)
-        self.farm = FarmView(self)
-        globalLogPublisher.addObserver(self)
-        gc.freeze()  # what was there before is not looked through for each world's garbage
 
     # Its life
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Start the proxies, and wait until they serve."""
+    def _begin(self) -> None:
+        if self.remote_servers:
+            secret = read_secret(self.config.secret_path, entropy(self.seed, "secret"))
+            for server in self.remote_servers.values():
+                server.secret = secret
+                server.start()
         for proxy in self.proxies:
             proxy.start()
         self.run_until(lambda: all(proxy.serves for proxy in self.proxies), 10, "proxies serve")
 
     def close(self) -> None:
-        """Let go of the files."""
-        gc.unfreeze()
-        globalLogPublisher.removeObserver(self)
-        for proxy in self.proxies:
-            proxy.kill()
-        self._folder.cleanup()
+        if self._let_go.alive:
+            for proxy in self._proxies:
+                proxy.kill()
+            self._let_go()
+
+    @property
+    def proxies(self) -> list[SimProxy]:
+        self.start()
+        return self._proxies
+
+    @property
+    def clients_reactor(self) -> SimReactor:
+        return self._clients_reactor
+
+    def server(self, id: str) -> ServerHandle:
+        if id in self.remote_servers:
+            return self.remote_servers[id]
+        found = self.execute(
+            "SELECT pid FROM game_servers WHERE id = :id AND origin = 'started'", id=id
+        )
+        if not found:
+            raise KeyError(id)
+        ((pid,),) = found
+
+        def signal_it(number: int) -> None:
+            if pid in self.farm_machine.processes:
+                send_signal(self.farm_machine, pid, number)
+
+        return ServerHandle(signal_it)
+
+    # Its state at the beginning
+
+    def configure(self, state: State) -> None:
+        listed = []
+        for number, server in enumerate(state.servers):
+            address = str(SERVERS_NETWORK[number + 1])
+            machine = self.kernel.add_machine(f"machine of {server.id}", address)
+            remote = SimServer(machine, server, self.ledger)
+            self.remote_servers[server.id] = remote
+            listed.append(
+                ServerConfig(
+                    id=server.id,
+                    game=server.game,
+                    host=address,
+                    port=remote.port,
+                    capacity=server.capacity,
+                )
+            )
+        config = state.config.model_copy(update={"servers": tuple(listed)})
+        self._configure(config, state.proxies)
+        self._virtual_end = EPOCH + int(HYDRATING_TIME * MICROSECONDS)
+
+    def start_server(self, game: str, temper: Temper) -> str:
+        self.next_tempers.append(temper)
+        ids: list[str] = []
+        self.proxies[0].service.farm.start_server(game).addCallback(ids.append)
+        self.run_until(lambda: bool(ids), 10, f"a proxy starts a game server of {game}")
+        return ids[0]
+
+    def hydrated(self) -> None:
+        self._begun = self.kernel.now
+        self._virtual_end = self._begun + self._virtual_budget
+        self._wall_used = 0.0
 
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
-        return (self.kernel.now - EPOCH) / MICROSECONDS
+        return (self.kernel.now - self._begun) / MICROSECONDS
 
     def write(self, *words: object) -> None:
         """Add a line to the trace."""
@@ -159,23 +212,28 @@ class Simulation:
         self.reached[name] = self.reached.get(name, 0) + 1
 
     def living_game_servers(self) -> list[SimReactor]:
-        """The reactors of the started game servers that run."""
-        return [reactor for reactor in self.game_servers.values() if reactor.process.alive]
+        """The reactors of the game servers that run."""
+        remote = [server.reactor for server in self.remote_servers.values()]
+        everywhere = [*self.game_servers.values(), *remote]
+        return [reactor for reactor in everywhere if reactor.process.alive]
 
     def database_threads(self) -> list[SimThreadPool]:
         """The threads in which the farm's database is used."""
         proxies = [proxy.database_threads for proxy in self.proxies if proxy.process.alive]
-        return proxies + [reactor.thread_pool for reactor in self.living_game_servers()]
+        started = [reactor for reactor in self.game_servers.values() if reactor.process.alive]
+        return proxies + [reactor.thread_pool for reactor in started]
 
     # Time
 
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Have something happen so many virtual seconds after the beginning, or now if that is past."""
-        when = EPOCH + int(seconds * MICROSECONDS)
+        self.start()
+        when = self._begun + int(seconds * MICROSECONDS)
         self.kernel.at(max(when, self.kernel.now), call)
 
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time go by."""
+        self.start()
         self._run(self.kernel.now + int(seconds * MICROSECONDS), lambda: False)
 
     def run_until(
@@ -187,6 +245,7 @@ class Simulation:
         :param within: virtual seconds that it may take.
         :raises SimulationFailed: it does not hold by then.
         """
+        self.start()
         if not self._run(self.kernel.now + int(within * MICROSECONDS), condition):
             raise self.failure(f"not within {within:g} s: {what}")
 
@@ -239,37 +298,13 @@ class Simulation:
         for client in self.all_clients:
             states[client.state] = states.get(client.state, 0) + 1
         where = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+        at = (self.kernel.now - EPOCH) / MICROSECONDS  # as the trace has it
         return SimulationFailed(
-            f"{what}\n  at {self.now:.6f} s, after {self.kernel.events} events; clients: {where};"
+            f"{what}\n  at {at:.6f} s, after {self.kernel.events} events; clients: {where};"
             f" slots taken: {self.ledger.taken}\n  again: {self.replay_command}"
         )
 
-    def assert_reached(
-        self, clients: Iterable[Client], *, selection: bool = False, server: bool = False
-    ) -> None:
-        """Some clients must get so far.
-
-        :param selection: to the farm, which gives them a slot or lets them wait.
-        :param server: to a game server.
-        """
-        chosen = [client for client in clients if not client.left_out]
-
-        def reached() -> bool:
-            for client in chosen:
-                if selection and not (client.was_queued or client.was_welcomed):
-                    return False
-                if server and not client.was_welcomed:
-                    return False
-            return True
-
-        goal = "a game server" if server else "the selection"
-        self.run_until(reached, 60, f"{len(chosen)} clients reach {goal}")
-
-    def settle(self) -> None:
-        """Faults stop, the world heals, all clients leave, and everything must come to rest.
-
-        :raises SimulationFailed: it does not, or something is left that should not be.
-        """
+    def _settle(self) -> None:
         self.write("settle")
         self.kernel.network.mend_all()
         self.is_calm = True
@@ -281,6 +316,8 @@ class Simulation:
                 process.descriptors_max = DESCRIPTORS_MAX
         for threads in self.database_threads():
             threads.calm()
+        for server in self.remote_servers.values():
+            server.heal()
         for proxy in self.proxies:
             proxy.heal()
         for client in self.all_clients:
@@ -317,12 +354,6 @@ class Simulation:
         self.write("violation", what)
         self.violations.append(what)
         self.kernel.stop()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Hear the log: what production code logs as a failure is one."""
-        failure = event.get("log_failure")
-        if isinstance(failure, Failure):
-            self.violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
 
     # Game servers
 
@@ -419,106 +450,27 @@ class SimProxy:
         self._world.write("not started", self.process.name, type(failure.value).__name__)
 
 
-class ClientFactory:
-    """Makes clients."""
+@implementer(ILogObserver)
+class _LogEar:
+    """Hears the log: what production code logs as a failure is one.
 
-    def __init__(self, world: Simulation) -> None:
-        self._world = world
+    :param violated: of a world, which must not live on because it is heard of.
+    """
 
-    def make(
-        self,
-        count: int,
-        plan: Plan | Callable[[int], Plan] = _DEFAULT_PLAN,
-        proxy: int | None = None,
-    ) -> Clients:
-        """Make clients that do not connect yet.
+    def __init__(self, violated: weakref.WeakMethod[Callable[[str], None]]) -> None:
+        self._violated = violated
 
-        :param plan: of all, or gives that of each by its number.
-        :param proxy: where they connect; ``None``: one after the other.
-        """
-        world = self._world
-        made = []
-        for _ in range(count):
-            number = len(world.all_clients)
-            where = world.proxies[number % len(world.proxies) if proxy is None else proxy]
-            own = plan(number) if callable(plan) else plan
-            if world.frames_max is not None:
-                own = replace(own, frames=min(own.frames, world.frames_max))
-            client = Client(
-                world._clients_reactor,
-                where.address,
-                number,
-                f"player-{number}",
-                own,
-                world.write,
-                left_out=number in world.left_out,
-                seed=world.seed,
-            )
-            world.all_clients.append(client)
-            made.append(client)
-        return Clients(made)
-
-    def batch(self, count: int, plan: Plan | None = None) -> Clients:
-        """Make clients that come now, in order, and stay until they are told to leave."""
-        clients = self.make(count, plan or Plan(stays=True))
-        clients.connect_all()
-        return clients
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        failure = event.get("log_failure")
+        violated = self._violated()
+        if violated is not None and isinstance(failure, Failure):
+            violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
 
 
-class FarmView:
-    """The farm of a world, as its tables have it."""
-
-    def __init__(self, world: Simulation) -> None:
-        self._world = world
-
-    def counts(self) -> dict[str, int]:
-        """``connections``, ``added``, ``removed`` and ``reserved``: the sums over all game servers; ``servers`` and
-        ``queued``."""
-        path = self._world.config.database_path
-        connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            row = connection.execute(
-                "SELECT coalesce(sum(connections), 0), coalesce(sum(connections_added), 0),"
-                " coalesce(sum(connections_removed), 0), coalesce(sum(reserved), 0),"
-                " coalesce(sum(state IN ('starting', 'ready')), 0),"
-                " (SELECT count(*) FROM slots WHERE server IS NULL)"
-                " FROM game_servers"
-            ).fetchone()
-        finally:
-            connection.close()
-        names = ("connections", "added", "removed", "reserved", "servers", "queued")
-        return dict(zip(names, row, strict=True))
-
-    def assert_counts(self, within: float = 5.0, **expected: int) -> None:
-        """Some of :meth:`counts` must become what is expected.
-
-        :param within: virtual seconds.
-        """
-        world = self._world
-        last: dict[str, int] = {}
-        deadline = world.kernel.now + int(within * MICROSECONDS)
-
-        def matches() -> bool:
-            nonlocal last
-            last = self.counts()
-            return all(last[name] == value for name, value in expected.items())
-
-        while not matches():
-            if world.kernel.now >= deadline:
-                found = {name: last[name] for name in expected}
-                raise world.failure(f"not within {within:g} s: {expected}; it is {found}")
-            world.run_for(0.05)
-
-
-def default_config() -> Config:
-    """Guests, and the game ``echo`` with servers of 16."""
-    echo = GameConfig(name="echo", command=("echo",), capacity=16, max_servers=100)
-    return Config(
-        proxy=ProxyConfig(drain_grace=5.0),
-        auth=AuthConfig(guests=True),
-        selection=SelectionConfig(),
-        games=(echo,),
-    )
+def _let_go(ear: _LogEar, folder: tempfile.TemporaryDirectory[str]) -> None:
+    gc.unfreeze()
+    globalLogPublisher.removeObserver(ear)
+    folder.cleanup()
 
 
 def _memory_folder() -> str | None:

@@ -44,6 +44,7 @@ class WorldTests(SynchronousTestCase):
     def test_wall_budget(self) -> None:
         """So does one that takes too long in real time."""
         with Simulation(7) as sim:
+            sim.start()
             sim._wall_budget = 0.0
             sim.clients.batch(50)
             with pytest.raises(SimulationFailed, match="real time"):

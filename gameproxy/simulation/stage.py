@@ -1,0 +1,426 @@
+"""What a test has of a world, the same of a simulated one as of a real one."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from gameproxy.auth import issue_ticket
+from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig, TicketKeyConfig
+from gameproxy.messages import Auth
+from gameproxy.simulation.chance import entropy
+from gameproxy.simulation.clients import Client, Clients, Plan
+from gameproxy.simulation.states import State
+
+REACHING_TIME: Final = 60.0
+"""Seconds in which clients must get to where they are asserted to be."""
+TICKET_KEY: Final = b"of worlds that tests make, and of nothing else"
+_TICKETS: Final = TicketKeyConfig(id="world", algorithm="HS256", file="tickets.key")
+_DEFAULT_PLAN: Final = Plan()
+_STAYS: Final = Plan(stays=True)
+
+
+class WorldFailed(AssertionError):
+    """Something does not hold in a world; the text says what and when."""
+
+
+class ProxyHandle(Protocol):
+    """A proxy of a world."""
+
+    number: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients connect."""
+        ...
+
+    def start(self) -> None:
+        """Start it again."""
+        ...
+
+    def kill(self) -> None:
+        """End it as SIGKILL does."""
+        ...
+
+
+class ServerHandle:
+    """A game server of a world.
+
+    :param signal: sends its process a signal, if it runs.
+    :param start: starts it again; ``None``: that is the farm's to do.
+    """
+
+    def __init__(
+        self, signal: Callable[[int], object], start: Callable[[], object] | None = None
+    ) -> None:
+        self._signal = signal
+        self._start = start
+
+    def kill(self) -> None:
+        """End it as SIGKILL does."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end, as SIGTERM does: it takes no more players, and ends when all have left."""
+        self._signal(signal.SIGTERM)
+
+    def hang(self) -> None:
+        """Let it stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on after :meth:`hang`."""
+        self._signal(signal.SIGCONT)
+
+    def start(self) -> None:
+        """Start it again after its end.
+
+        :raises ValueError: a proxy has started it: only a proxy can start another.
+        """
+        if self._start is None:
+            raise ValueError("game servers that proxies start are theirs to start")
+        self._start()
+
+
+class Stage(ABC):
+    """A world: proxies on one farm, game servers, and clients. It begins at its first use.
+
+    Used in a ``with`` statement it ends with that; otherwise with :meth:`settle` or :meth:`close`.
+
+    :param seed: of what clients draw.
+    :ivar config: of the proxies.
+    :ivar all_clients: all that were ever made.
+    """
+
+    patience = 1.0
+    """By how much all bounds of time are longer than a test says."""
+    config: Config
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.all_clients: list[Client] = []
+        self.left_out: frozenset[int] = frozenset()
+        """Numbers of clients that never connect."""
+        self.frames_max: int | None = None
+        """Frames that a client sends at most."""
+        self._is_started = False
+        self._is_in_with = False
+        self._ticket_ids = entropy(seed, "tickets")
+        self._clients = ClientFactory(self)
+        self._farm = FarmView(self)
+
+    def __enter__(self) -> Self:
+        self._is_in_with = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Its life
+
+    def start(self) -> None:
+        """Let it begin, and wait until its proxies serve; later calls do nothing."""
+        if not self._is_started:
+            self._is_started = True
+            self._begin()
+
+    def hydrate(self, state: str | Path | State) -> Clients:
+        """Have it begin in a known state.
+
+        :param state: the name of one that comes with gameproxy, the path of a file, or one that is read already.
+        :return: the clients that are in already.
+        :raises gameproxy.config.ConfigError: there is no such state, or something is wrong with it.
+        :raises ValueError: the world has begun.
+        """
+        from gameproxy.simulation.hydration import hydrate  # which knows the stage
+
+        if self._is_started:
+            raise ValueError("this world has begun already: hydrate it before all else")
+        return hydrate(self, state)
+
+    def settle(self) -> None:
+        """The world heals, all clients leave, and everything must come to rest.
+
+        :raises WorldFailed: it does not, or something is left that should not be.
+        """
+        self.start()
+        self._settle()
+        if not self._is_in_with:
+            self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of all that it has; doing it twice changes nothing."""
+
+    # Who is there
+
+    @property
+    def clients(self) -> ClientFactory:
+        """Makes clients."""
+        return self._clients
+
+    @property
+    def farm(self) -> FarmView:
+        """The farm, as its tables have it."""
+        return self._farm
+
+    @property
+    @abstractmethod
+    def proxies(self) -> Sequence[ProxyHandle]:
+        """The proxies."""
+
+    @abstractmethod
+    def server(self, id: str) -> ServerHandle:
+        """A game server.
+
+        :raises KeyError: there is none with that id.
+        """
+
+    # Time
+
+    @property
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the beginning."""
+
+    @abstractmethod
+    def run_for(self, seconds: float) -> None:
+        """Let so much time go by."""
+
+    @abstractmethod
+    def run_until(
+        self, condition: Callable[[], bool], within: float, what: str = "the condition"
+    ) -> None:
+        """Let time go by until something holds.
+
+        :param within: seconds that it may take.
+        :param what: names it, for people.
+        :raises WorldFailed: it does not hold by then.
+        """
+
+    # What holds
+
+    @abstractmethod
+    def failure(self, what: str) -> WorldFailed:
+        """An error that says what, and where the world was."""
+
+    def assert_reached(
+        self, clients: Iterable[Client], *, selection: bool = False, server: bool = False
+    ) -> None:
+        """Some clients must get so far.
+
+        :param selection: to the farm, which gives them a slot or lets them wait.
+        :param server: to a game server.
+        """
+        chosen = [client for client in clients if not client.left_out]
+
+        def reached() -> bool:
+            for client in chosen:
+                if selection and not (client.was_queued or client.was_welcomed):
+                    return False
+                if server and not client.was_welcomed:
+                    return False
+            return True
+
+        goal = "a game server" if server else "the selection"
+        self.run_until(reached, REACHING_TIME, f"{len(chosen)} clients reach {goal}")
+
+    def assert_ended(self, clients: Iterable[Client], ending: str, within: float = 60.0) -> None:
+        """Some clients must come to an end, for one reason.
+
+        :param ending: a close reason, such as ``queue_full`` or ``replaced``.
+        :param within: seconds.
+        """
+        chosen = [client for client in clients if not client.left_out]
+        self.run_until(
+            lambda: all(client.has_ended for client in chosen), within, f"{len(chosen)} clients end"
+        )
+        for client in chosen:
+            if client.ending != ending:
+                raise self.failure(f"client {client.number} ended: {client.ending}, not {ending}")
+
+    # What clients and states need
+
+    def ticket(self, player: str, game: str | None = None) -> Auth:
+        """A new ticket of a player, which a proxy of this world takes once, in the next minute."""
+        text = issue_ticket(
+            _TICKETS.id,
+            _TICKETS.algorithm,
+            TICKET_KEY,
+            player=player,
+            jti=self._ticket_ids(16).hex(),
+            now=self.clients_reactor.seconds(),
+            game=game,
+        )
+        return Auth("ticket", ticket=text)
+
+    def execute(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
+        """Execute SQL on the farm's database.
+
+        :param values: of its named parameters; ``:now`` is the world's time without that.
+        :raises sqlite3.Error: it cannot be executed.
+        """
+        values.setdefault("now", self.clients_reactor.seconds())
+        path = self.config.database_path
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @property
+    @abstractmethod
+    def clients_reactor(self) -> Any:
+        """That of the clients."""
+
+    @abstractmethod
+    def write(self, *words: object) -> None:
+        """Tell what happens."""
+
+    @abstractmethod
+    def configure(self, state: State) -> None:
+        """Have the proxies and the listed game servers of a state, before all begins."""
+
+    @abstractmethod
+    def start_server(self, game: str, temper: Any) -> str:
+        """Have a proxy start a game server.
+
+        :return: its id.
+        """
+
+    @abstractmethod
+    def hydrated(self) -> None:
+        """The state is there: the time that the test has begins."""
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _settle(self) -> None: ...
+
+
+class ClientFactory:
+    """Makes clients of a world."""
+
+    def __init__(self, world: Stage) -> None:
+        self._world = world
+
+    def make(
+        self,
+        count: int,
+        plan: Plan | Callable[[int], Plan] = _DEFAULT_PLAN,
+        proxy: int | None = None,
+        *,
+        player: str | None = None,
+        game: str | None = None,
+    ) -> Clients:
+        """Make clients that do not connect yet.
+
+        :param plan: of all, or gives that of each by its number.
+        :param proxy: where they connect; ``None``: one after the other.
+        :param player: who they are, with tickets; ``None``: guests.
+        :param game: which they want; not needed where there is one.
+        """
+        world = self._world
+        world.start()
+        made = []
+        for _ in range(count):
+            number = len(world.all_clients)
+            where = world.proxies[number % len(world.proxies) if proxy is None else proxy]
+            own = plan(number) if callable(plan) else plan
+            if world.frames_max is not None:
+                own = replace(own, frames=min(own.frames, world.frames_max))
+            name = f"player-{number}"
+            guest = Auth("guest", name=name, game=game)
+            client = Client(
+                world.clients_reactor,
+                where.address,
+                number,
+                player or name,
+                own,
+                world.write,
+                guest if player is None else lambda: world.ticket(player, game),
+                left_out=number in world.left_out,
+                seed=world.seed,
+            )
+            world.all_clients.append(client)
+            made.append(client)
+        return Clients(made)
+
+    def batch(
+        self,
+        count: int,
+        plan: Plan | None = None,
+        *,
+        player: str | None = None,
+        game: str | None = None,
+    ) -> Clients:
+        """Make clients that come now, in order, and stay until they are told to leave."""
+        clients = self.make(count, plan or _STAYS, player=player, game=game)
+        clients.connect_all()
+        return clients
+
+
+class FarmView:
+    """The farm of a world, as its tables have it."""
+
+    def __init__(self, world: Stage) -> None:
+        self._world = world
+
+    def counts(self) -> dict[str, int]:
+        """``connections``, ``added``, ``removed`` and ``reserved``: the sums over all game servers; ``servers`` that
+        are starting or ready, and ``queued`` clients."""
+        self._world.start()
+        (row,) = self._world.execute(
+            "SELECT coalesce(sum(connections), 0), coalesce(sum(connections_added), 0),"
+            " coalesce(sum(connections_removed), 0), coalesce(sum(reserved), 0),"
+            " coalesce(sum(state IN ('starting', 'ready')), 0),"
+            " (SELECT count(*) FROM slots WHERE server IS NULL)"
+            " FROM game_servers"
+        )
+        names = ("connections", "added", "removed", "reserved", "servers", "queued")
+        return dict(zip(names, row, strict=True))
+
+    def servers(self) -> Mapping[str, str]:
+        """The states of all game servers, by id."""
+        self._world.start()
+        return dict(self._world.execute("SELECT id, state FROM game_servers ORDER BY id"))
+
+    def assert_counts(self, within: float = 5.0, **expected: int) -> None:
+        """Some of :meth:`counts` must become what is expected.
+
+        :param within: seconds.
+        """
+        world = self._world
+        last = self.counts()
+        deadline = world.now + within * world.patience
+        while any(last[name] != value for name, value in expected.items()):
+            if world.now >= deadline:
+                found = {name: last[name] for name in expected}
+                raise world.failure(f"not within {within:g} s: {expected}; it is {found}")
+            world.run_for(0.05)
+            last = self.counts()
+
+
+def default_config() -> Config:
+    """Guests, and the game ``echo`` with servers of 16."""
+    echo = GameConfig(name="echo", command=("echo",), capacity=16, max_servers=100)
+    return Config(proxy=ProxyConfig(drain_grace=5.0), auth=AuthConfig(guests=True), games=(echo,))
+
+
+def with_tickets(config: Config, folder: Path) -> Config:
+    """A configuration in a world's folder, of proxies that take tickets of :meth:`Stage.ticket`."""
+    key = folder / _TICKETS.file
+    key.write_bytes(TICKET_KEY)
+    key.chmod(0o600)
+    auth = config.auth.model_copy(update={"ticket_keys": (*config.auth.ticket_keys, _TICKETS)})
+    return config.model_copy(update={"folder": folder, "auth": auth})
