@@ -271,6 +271,7 @@ async def test_end_with_unread_data(run: Run) -> None:
                 peer.close()
             before = time.monotonic()
             await place.until(lambda: all(one.closes == 1 for one in place.receivers))
+            assert all(one.data == b"" for one in place.receivers), "heard after the end"
             assert time.monotonic() - before < 0.5, (
                 "nobody read on to see that the other side has closed"
             )
