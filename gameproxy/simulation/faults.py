@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gameproxy.simulation.chance import stream
 from gameproxy.simulation.clients import Plan
-from gameproxy.simulation.kernel import EPOCH, MICROSECONDS
+from gameproxy.simulation.kernel import MICROSECONDS
 from gameproxy.simulation.machines import DESCRIPTORS_MAX
 from gameproxy.simulation.network import Conditions
 from gameproxy.simulation.processes import send_signal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gameproxy.simulation.sockets import SimSocket
     from gameproxy.simulation.world import Simulation
 
+DRIPS: Final = 2000
+"""Segments of a few bytes that a fault makes."""
 Act = Callable[["Simulation", Random], bool]
 """Makes something go wrong now; tells whether there was anything to go wrong."""
 
@@ -59,7 +61,7 @@ def schedule(world: Simulation, faults: Iterable[Fault]) -> None:
     """Have faults happen at their times, but none after the world is to heal."""
     for fault in faults:
         world.has_faults = True
-        world.kernel.at(EPOCH + fault.at, _happen, world, fault)
+        world.kernel.at(world.begun + fault.at, _happen, world, fault)
 
 
 def _happen(world: Simulation, fault: Fault) -> None:
@@ -90,7 +92,9 @@ def _cut_one_way(world: Simulation, chance: Random) -> bool:
 
 
 def _cut_both_ways(world: Simulation, chance: Random) -> bool:
-    _cut(world, chance, _ways(world))
+    links = _links(world)
+    one, other = links[chance.randrange(len(links))]
+    _cut(world, chance, [(one, other), (other, one)])
     return True
 
 
@@ -104,15 +108,11 @@ def _lossy(world: Simulation, chance: Random) -> bool:
 def _drip(world: Simulation, chance: Random) -> bool:
     """Segments of a few bytes, and writes that take less than all."""
     conditions = world.kernel.network.conditions
-    usual = Conditions()
-    conditions.segments = conditions.short_writes = 1000
-    conditions.segment_max = 1 + chance.randrange(100)
-
-    def over() -> None:
-        conditions.segments, conditions.short_writes = usual.segments, usual.short_writes
-        conditions.segment_max = usual.segment_max
-
-    _later(world, _short(chance), over)
+    conditions.drips = DRIPS
+    conditions.drip = 1 + chance.randrange(8)
+    conditions.short_writes = 1000
+    usual = Conditions().short_writes
+    _later(world, _short(chance), lambda: setattr(conditions, "short_writes", usual))
     return True
 
 
@@ -309,9 +309,15 @@ KINDS: Final[dict[str, Act]] = {
 """All that can go wrong."""
 
 
+def _links(world: Simulation) -> list[tuple[str, str]]:
+    """The machines that have anything to do with each other, by their addresses."""
+    farm = world.farm_machine.address
+    servers = [(farm, server.machine.address) for server in world.remote_servers.values()]
+    return [(farm, world.clients_machine.address), *servers]
+
+
 def _ways(world: Simulation) -> list[tuple[str, str]]:
-    farm, clients = world.farm_machine.address, world.clients_machine.address
-    return [(farm, clients), (clients, farm)]
+    return [way for one, other in _links(world) for way in ((one, other), (other, one))]
 
 
 def _cut(world: Simulation, chance: Random, ways: list[tuple[str, str]]) -> None:
@@ -325,7 +331,7 @@ def _cut(world: Simulation, chance: Random, ways: list[tuple[str, str]]) -> None
 def _connections(world: Simulation) -> list[SimSocket]:
     return [
         socket
-        for machine in (world.farm_machine, world.clients_machine)
+        for machine in world.kernel.machines.values()
         for process in machine.processes.values()
         for socket in process.sockets.values()
         if socket.state in ("connected", "connecting")

@@ -27,9 +27,9 @@ class Conditions:
 
     :param latency: least and most microseconds of a packet between two machines.
     :param loopback_latency: the same, within one.
-    :param loss: of 1,000 packets.
+    :param loss: of 1,000 packets between two machines.
     :param segments: of 1,000 segments, how many are smaller than they could be.
-    :param segment_max: most bytes of those.
+    :param drips: how many of the next segments have :attr:`drip` bytes at most.
     :param short_writes: of 1,000 writes, how many take less than all.
     :param send_buffer: bytes that the system keeps of what was written.
     :param receive_buffer: bytes that the system keeps of what was not read.
@@ -39,7 +39,8 @@ class Conditions:
     loopback_latency: tuple[int, int] = (15, 60)
     loss: int = 0
     segments: int = 200
-    segment_max: int = 1460
+    drips: int = 0
+    drip: int = 1
     short_writes: int = 50
     send_buffer: int = 65_536
     receive_buffer: int = 65_536
@@ -53,7 +54,7 @@ class Link:
     :ivar extra: microseconds that each packet takes more.
     """
 
-    __slots__ = ("_conditions", "_held", "_latency", "down", "draw", "extra")
+    __slots__ = ("_conditions", "_held", "_latency", "_loopback", "down", "draw", "extra")
 
     def __init__(self, chance: Random, conditions: Conditions, loopback: bool) -> None:
         bits = chance.getrandbits
@@ -62,6 +63,7 @@ class Link:
         self.down = False
         self.extra = 0
         self._conditions = conditions
+        self._loopback = loopback
         self._latency = conditions.loopback_latency if loopback else conditions.latency
         self._held: list[Callable[[], object]] = []
 
@@ -72,19 +74,22 @@ class Link:
 
     def loses(self) -> bool:
         """Whether the next packet is lost."""
-        loss = self._conditions.loss
-        return self.down or (loss > 0 and self.draw(1000) < loss)
+        return self.down or (self._loss > 0 and self.draw(1000) < self._loss)
 
     def delay_of_segment(self) -> int:
         """Microseconds until a segment arrives, with the times that it is lost and sent again."""
         delay = self.delay()
-        loss = self._conditions.loss
+        loss = self._loss
         if loss:
             again = RETRANSMIT_FIRST
             while self.draw(1000) < loss:
                 delay += again
                 again *= 2
         return delay
+
+    @property
+    def _loss(self) -> int:
+        return 0 if self._loopback else self._conditions.loss
 
     def hold(self, deliver: Callable[[], object]) -> None:
         """Keep what cannot get through until the link is up."""
@@ -137,8 +142,7 @@ class Network:
         """All links are as they were at first."""
         usual = Conditions()
         self.conditions.loss = usual.loss
-        self.conditions.segments = usual.segments
-        self.conditions.segment_max = usual.segment_max
+        self.conditions.drips = usual.drips
         self.conditions.short_writes = usual.short_writes
         for (source, target), link in list(self._links.items()):
             if link.extra:

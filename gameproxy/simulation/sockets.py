@@ -357,8 +357,11 @@ class SimSocket:
             if room <= 0:
                 return
             most = SEGMENT_MAX
-            if conditions.segments and link.draw(1000) < conditions.segments:
-                most = 1 + link.draw(conditions.segment_max)
+            if conditions.drips:
+                conditions.drips -= 1
+                most = conditions.drip
+            elif conditions.segments and link.draw(1000) < conditions.segments:
+                most = 1 + link.draw(SEGMENT_MAX)
             segment = bytes(self._outgoing[: min(most, room)])
             del self._outgoing[: len(segment)]
             self._in_flight += len(segment)
