@@ -20,11 +20,11 @@ class Ledger:
     Each method that is told something checks, in constant time, what that may break.
 
     :param violated: called with what should not be.
-    :param capacity_of: gives the most sessions of a game's servers.
+    :param capacity_of: gives the most sessions of a game server, by its id and its game.
     """
 
     def __init__(
-        self, violated: Callable[[str], object], capacity_of: Callable[[str], int]
+        self, violated: Callable[[str], object], capacity_of: Callable[[str, str], int]
     ) -> None:
         self.violated = violated
         self.granted = 0
@@ -58,7 +58,7 @@ class Ledger:
         self._slots[slot.session] = slot.server
         self._games[slot.server] = slot.game
         taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1
-        if taken > self._capacity_of(slot.game):
+        if taken > self._capacity_of(slot.server, slot.game):
             self.violated(f"game server {slot.server} has {taken} sessions")
 
     def slot_relays(self, session: str) -> None:
@@ -97,7 +97,7 @@ class Ledger:
             self.violated(f"session {session} is in game server {server} twice")
         players[session] = 0
         self._names[session] = name
-        if len(players) > self._capacity_of(self._games[server]):
+        if len(players) > self._capacity_of(server, self._games[server]):
             self.violated(f"{len(players)} players are in game server {server}")
 
     def frame_received(self, server: str, session: str, body: bytes) -> None:

@@ -88,7 +88,11 @@ def play(run: Run, keep_trace: bool = False) -> Result:
         world.left_out = run.left_out
         world.frames_max = run.frames_max
         world.replay_command = f"gameproxy sim run --seed {run.seed} --scenario {run.scenario}"
-        world.start()
+        state = state_of(module)
+        if state is None:
+            world.start()
+        else:
+            world.hydrate(state)
         schedule(world, run.faults)
         scenario(world, run.clients)
         world.settle()
@@ -110,8 +114,17 @@ def play(run: Run, keep_trace: bool = False) -> Result:
     )
 
 
+def state_of(module: ModuleType) -> str | Path | None:
+    """The state in which a scenario begins, if it has one; the path of a file is relative to the scenario's."""
+    state: str | None = getattr(module, "STATE", None)
+    if state is not None and state.endswith(".toml"):
+        return Path(str(module.__file__)).parent / state
+    return state
+
+
 def module_of(scenario: str) -> ModuleType:
-    """The module of a scenario: it has ``play(world, clients)``, and perhaps ``config()``, that of its proxies.
+    """The module of a scenario: it has ``play(world, clients)``; perhaps ``config()``, that of its proxies, or
+    ``STATE``, the name of a state or the path of its file.
 
     :param scenario: the name of one that is here, or the path of a file.
     :raises ValueError: there is no such scenario.

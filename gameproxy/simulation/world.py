@@ -82,12 +82,12 @@ class Simulation(Stage):
         self.replay_command = f"gameproxy sim run --seed {seed}"
         self._virtual_budget = int(virtual_budget * MICROSECONDS)
         self._virtual_end = EPOCH + self._virtual_budget
-        self._begun = EPOCH
+        self.begun = EPOCH
+        """When the state was there in which the world begins, in microseconds since 1970."""
         self._wall_budget = wall_budget
         self._wall_used = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="gameproxy-sim-", dir=_memory_folder())
-        self._capacities: dict[str, int] = {}
-        self.ledger = Ledger(self.violated, self._capacities.__getitem__)
+        self.ledger = Ledger(self.violated, self._capacity_of)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -115,11 +115,15 @@ class Simulation(Stage):
 
     def _configure(self, config: Config, proxies: int) -> None:
         self.config = with_tickets(config, Path(self._folder.name))
-        self._capacities.clear()
-        self._capacities |= {game.name: game.capacity for game in config.games}
-        self._capacities |= {server.game: server.capacity for server in config.servers}
+        self._capacities = {game.name: game.capacity for game in config.games}
+        self._listed_capacities = {server.id: server.capacity for server in config.servers}
         self._proxies = [SimProxy(self, number) for number in range(proxies)]
         self._watch = Watch(self)
+
+    def _capacity_of(self, server: str, game: str) -> int:
+        """Of a game server that is listed by its id, or that is started for a game."""
+        capacity = self._listed_capacities.get(server)
+        return self._capacities[game] if capacity is None else capacity
 
     # Its life
 
@@ -194,14 +198,14 @@ class Simulation(Stage):
         return ids[0]
 
     def hydrated(self) -> None:
-        self._begun = self.kernel.now
-        self._virtual_end = self._begun + self._virtual_budget
+        self.begun = self.kernel.now
+        self._virtual_end = self.begun + self._virtual_budget
         self._wall_used = 0.0
 
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
-        return (self.kernel.now - self._begun) / MICROSECONDS
+        return (self.kernel.now - self.begun) / MICROSECONDS
 
     def write(self, *words: object) -> None:
         """Add a line to the trace."""
@@ -228,7 +232,7 @@ class Simulation(Stage):
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Have something happen so many virtual seconds after the beginning, or now if that is past."""
         self.start()
-        when = self._begun + int(seconds * MICROSECONDS)
+        when = self.begun + int(seconds * MICROSECONDS)
         self.kernel.at(max(when, self.kernel.now), call)
 
     def run_for(self, seconds: float) -> None:
