@@ -16,11 +16,13 @@ from twisted.python.failure import Failure
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30.0
 """Seconds to wait for a program at most."""
+TERMINAL = {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
 
 
 class Program(ProcessProtocol):
     """A program that runs. To be ended by whoever starts it, with :meth:`end`.
 
+    :param in_terminal: whether its input and output are a terminal of its own, of 80 columns and 24 lines.
     :ivar output: what it has written, to standard output and standard error.
     :ivar ended: fires with the exit status, negative after a signal.
     """
@@ -30,6 +32,7 @@ class Program(ProcessProtocol):
         arguments: Sequence[str],
         folder: Path,
         environment: Mapping[str, str] | None = None,
+        in_terminal: bool = False,
     ) -> None:
         self.output = ""
         self.ended: Deferred[int] = Deferred()
@@ -38,9 +41,14 @@ class Program(ProcessProtocol):
             self,
             arguments[0],
             arguments,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(TERMINAL if in_terminal else {}), **(environment or {})},
             path=str(folder),
+            usePTY=in_terminal,
         )
+
+    def press(self, keys: bytes) -> None:
+        """Press keys at its terminal, or write to its input."""
+        self.transport.write(keys)
 
     def says(self, pattern: str) -> Deferred[re.Match[str]]:
         """Fires when the output has something that matches; fails when it ends before, or it takes too long."""

@@ -4,49 +4,40 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, cast
 
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    eventAsText,
     globalLogBeginner,
-    textFileLogObserver,
 )
-from twisted.python.failure import Failure
 
-from gameproxy.arena.bots import Crowd
-from gameproxy.cli.demo_view import ServerRow, Snapshot, View, in_words, view_for
+from gameproxy.cli.demo_facts import Snapshot, in_words
+from gameproxy.cli.demo_run import BOTS_MAX, Demo
+from gameproxy.cli.demo_view import Audience, PictureView, View, program, view_for
 from gameproxy.cli.running import ProgramReactor, run_reactor
 from gameproxy.cli.terminal import printable
-from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig
-from gameproxy.interfaces import Entropy, Reactor
-from gameproxy.loops.on_twisted import TwistedLoop
-from gameproxy.metrics import by_state, traffic_of
-from gameproxy.service import GameProxy
 
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
 
-BOTS: Final = 10
-CAPACITY: Final = 4
-"""Sessions of one game server: the bots need three of them."""
+BOTS: Final = 40
 SEED: Final = 1
-"""Of the bots' chance: each demo is like the last."""
-STOP_GRACE: Final = 2.0
-STOP_LOOKS: Final = 100
-STOP_LOOK_INTERVAL: Final = 0.1
-"""How often, and how many seconds apart, to look whether all game servers have ended."""
+"""Of the bots' chance, if no other is asked for: each demo is like the last."""
+TROUBLES_KEPT: Final = 20
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -54,8 +45,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="proxy, farm, started game servers and bots, all in one",
-        description=f"Shows a proxy at work: it starts game servers of a small game for {BOTS} bots that come and go."
-        " All is in a temporary folder and listens on this machine alone.",
+        description="Shows a proxy at work: it starts game servers of a small game, the arena, for bots that come and"
+        " go, and stops them when they are idle. All is in a temporary folder and listens on this machine alone."
+        " Keys kill and drain game servers, and add bots; the last line says which.",
+        epilog="Exit status: 0, or 1 when something went wrong that nobody had asked for; it is told at the end.",
     )
     parser.add_argument(
         "--for",
@@ -64,184 +57,117 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="end after so long (default: at Ctrl-C)",
     )
+    parser.add_argument(
+        "--bots",
+        type=_bots,
+        default=BOTS,
+        metavar="COUNT",
+        help=f"how many bots there are at high tide, {BOTS_MAX} at most (default: {BOTS})",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=SEED,
+        metavar="NUMBER",
+        help=f"have the bots take other chances (default: {SEED})",
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show a proxy at work: 0; or, when a bot saw what it should not see, say that: 1."""
-    _log_errors()
+    """Show a proxy at work: 0; or, when something went wrong, say that: 1."""
+    troubles = Troubles()
+    troubles.watch_log()
     with TemporaryDirectory(prefix="gameproxy-demo-") as folder:
-        return run_reactor(partial(_main, Path(folder), args.seconds))
+        status = run_reactor(partial(_main, Path(folder), args, troubles))
+    return 1 if troubles.tell() else status
 
 
-async def _main(folder: Path, seconds: float | None, reactor: ProgramReactor) -> int:
-    chance = Random(SEED).randbytes  # noqa: S311 - the bots are to be alike, not safe
-    demo = Demo(reactor, folder, partial(view_for, sys.stdout, _program()), chance)
+async def _main(
+    folder: Path, args: argparse.Namespace, troubles: Troubles, reactor: ProgramReactor
+) -> int:
+    chance = Random(args.seed).randbytes  # noqa: S311 - the bots are to be alike, not safe
+    view = partial(_view, args, reactor)
+    demo = Demo(reactor, folder, view, chance, troubles.add, args.bots)
     reactor.addSystemEventTrigger("before", "shutdown", demo.end)
-    return report(await demo.run(seconds))
+    with _when_terminal_closes(partial(reactor.callFromThread, demo.end)):
+        last = await demo.run(args.seconds)
+    with suppress(OSError):  # nobody is there to read it
+        print(summary(last), flush=True)
+    return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a demo.
-
-    :param last: how it stood at the end.
-    :param troubles: what went wrong.
-    """
-
-    last: Snapshot
-    troubles: list[str]
+def _view(
+    args: argparse.Namespace, reactor: ProgramReactor, address: str, audience: Audience
+) -> View:
+    if args.picture is not None:
+        return PictureView(args.picture, address, program())
+    return view_for(sys.stdout, 0, reactor, program(), address, audience)
 
 
-class Demo:
-    """A proxy, its farm, and bots.
+@contextmanager
+def _when_terminal_closes(call: Callable[[], object]) -> Iterator[None]:
+    """Call something at SIGHUP, at which nothing must be left behind; unless it is ignored, as by nohup."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: call())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
-    :param folder: where the farm's database, its secret and the game servers' logs go.
-    :param view_for: gives the view, when it is known where the proxy listens.
-    :param entropy: chance for the bots; the keys have better.
-    """
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        folder: Path,
-        view_for: Callable[[str], View],
-        entropy: Entropy,
-    ) -> None:
-        self._reactor = reactor
-        self._view_for = view_for
-        self._entropy = entropy
-        self._proxy = GameProxy(_configuration(folder), reactor)
-        self._started_at = reactor.seconds()
-        self._troubles: list[str] = []
-        self._enough: Deferred[None] = Deferred()
-        self._over: Deferred[None] = Deferred()
+class Troubles:
+    """Keeps what goes wrong until it can be told: a live view has the terminal."""
 
-    async def run(self, seconds: float | None) -> Result:
-        """Let it all run, and tidy up.
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._more = 0
 
-        :param seconds: for how long; ``None``: until :meth:`end`.
+    def add(self, text: str) -> None:
+        """Something went wrong.
+
+        :param text: may be of several lines, and hold what a terminal would obey.
         """
-        try:
-            return await self._run(seconds)
-        finally:
-            self._over.callback(None)
+        if len(self._texts) < TROUBLES_KEPT:
+            self._texts.append(text)
+        else:
+            self._more += 1
 
-    def end(self) -> Deferred[None]:
-        """End it before its time.
+    def watch_log(self) -> None:
+        """Errors that are logged are troubles; nothing else that is logged is shown."""
+        only_errors = LogLevelFilterPredicate(LogLevel.error)
+        observer = FilteringLogObserver(cast(ILogObserver, self._logged), [only_errors])
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
-        :return: fires when nothing is left of it.
-        """
-        if not self._enough.called:
-            self._enough.callback(None)
-        return self._over
+    def tell(self) -> bool:
+        """Say on standard error what went wrong; whether there was anything."""
+        with suppress(OSError):  # nobody is there to read it
+            for text in self._texts:
+                first, *rest = text.splitlines() or [""]
+                print(printable(f"Trouble: {first}"), file=sys.stderr)
+                for line in rest:
+                    print(printable(line), file=sys.stderr)
+            if self._more:
+                print(f"... and {self._more} more.", file=sys.stderr)
+        return bool(self._texts)
 
-    async def _run(self, seconds: float | None) -> Result:
-        self._proxy.startService()
-        try:
-            await self._proxy.started
-            try:
-                await self._play(seconds)
-            finally:
-                await self._stop_servers()
-        finally:
-            await self._proxy.stopService()
-        return Result(self._snapshot([]), self._troubles)
-
-    async def _play(self, seconds: float | None) -> None:
-        address = cast(IPv4Address, self._proxy.ports[0].getHost())
-        loop = TwistedLoop(self._reactor)
-        crowd = Crowd(loop, address.host, address.port, self._entropy, self._trouble)
-        view = self._view_for(f"{address.host}:{address.port}")
-        looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look(view)))
-        looking.clock = self._reactor
-        looking.start(view.interval).addErrback(self._cannot_show)
-        ending = None if seconds is None else self._reactor.callLater(seconds, self.end)
-        crowd.add(BOTS)
-        await self._enough
-        if ending is not None and ending.active():
-            ending.cancel()
-        if looking.running:
-            looking.stop()
-        view.close()
-        await crowd.stop()
-
-    async def _look(self, view: View) -> None:
-        rows = await self._proxy.farm.servers()
-        if not self._enough.called:
-            view.show(self._snapshot(rows))
-
-    def _snapshot(self, rows: list[dict[str, object]]) -> Snapshot:
-        proxy = self._proxy
-        return Snapshot(
-            seconds=self._reactor.seconds() - self._started_at,
-            servers=[_server_row(row) for row in rows],
-            sessions=by_state(proxy.sessions),
-            ended={reason.value: count for reason, count in proxy.metrics.ended.items()},
-            traffic=proxy.metrics.traffic + traffic_of(proxy.sessions),
-        )
-
-    async def _stop_servers(self) -> None:
-        """Game servers outlive their proxy; those of a demo must not."""
-        asked: dict[str, None] = {}
-        for _ in range(STOP_LOOKS):
-            may_start_more = len(self._proxy.sessions) > 0
-            rows = await self._proxy.farm.servers()
-            if not rows and not may_start_more:
-                return
-            for id in (str(row["id"]) for row in rows):
-                if id not in asked:
-                    asked[id] = None
-                    await self._proxy.farm.stop_server(id)
-            await deferLater(self._reactor, STOP_LOOK_INTERVAL)
-        self._troubles.append("some game servers did not stop")
-
-    def _cannot_show(self, failure: Failure) -> None:
-        self._trouble(f"nothing can be shown: {failure.getErrorMessage()}")
-
-    def _trouble(self, text: str) -> None:
-        self._troubles.append(text)
-        self.end()
+    def _logged(self, event: LogEvent) -> None:
+        failure = event.get("log_failure")
+        if failure is not None and failure.check(ReactorNotRunning):
+            return  # Ctrl-C once more while it ends
+        self.add(eventAsText(event, includeTimestamp=False, includeSystem=False))
 
 
-def _configuration(folder: Path) -> Config:
-    arena = GameConfig(
-        name="arena",
-        command=(sys.executable, "-m", "gameproxy.arena"),
-        capacity=CAPACITY,
-        max_servers=5,
-        stop_when_idle=20.0,
-        stop_grace=STOP_GRACE,
-    )
-    proxy = ProxyConfig(
-        listen=("tcp:0:interface=127.0.0.1",), max_sessions=100, drain_grace=STOP_GRACE
-    )
-    return Config(proxy=proxy, auth=AuthConfig(guests=True), games=(arena,), folder=folder)
-
-
-def _server_row(row: Mapping[str, object]) -> ServerRow:
-    count = {name: int(str(row[name])) for name in ("capacity", "connections", "reserved")}
-    return ServerRow(
-        str(row["id"]), str(row["state"]), added=int(str(row["connections_added"])), **count
-    )
-
-
-def report(result: Result) -> int:
-    """Print what came of a demo, and give the exit status."""
-    last = result.last
-    print(
+def summary(last: Snapshot) -> str:
+    """What came of a demo."""
+    traffic = last.traffic
+    return (
         f"Done in {last.seconds:.0f} s: {sum(last.ended.values())} sessions"
         f" ({in_words(last.ended) or 'none'}),"
-        f" {last.traffic.client_frames} frames from players, {last.traffic.server_frames} to them."
+        f" {traffic.client_frames} frames from players, {traffic.server_frames} to them."
     )
-    for trouble in result.troubles:
-        print(printable(f"Trouble: {trouble}"), file=sys.stderr)
-    return 1 if result.troubles else 0
-
-
-def _program() -> str:
-    """How this command was called."""
-    return sys.argv[0] if Path(sys.argv[0]).name == "gameproxy" else "python -m gameproxy"
 
 
 def _seconds(text: str) -> float:
@@ -254,8 +180,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _log_errors() -> None:
-    """Let errors, and nothing else, be seen on standard error."""
-    only_errors = LogLevelFilterPredicate(LogLevel.error)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [only_errors])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+def _bots(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= BOTS_MAX):
+        raise argparse.ArgumentTypeError(f"must be 1 to {BOTS_MAX}")
+    return int(text)

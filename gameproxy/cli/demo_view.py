@@ -1,55 +1,25 @@
-"""What ``gameproxy demo`` shows: a table that lives in a terminal, or a line at a time."""
+"""Where ``gameproxy demo`` is shown: on a page that lives in a terminal, in a line at a time, or in a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol, TextIO
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol, TextIO
 
-from rich.bar import Bar
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.terminal_theme import MONOKAI
 
-from gameproxy.interfaces import Traffic
+from gameproxy.cli.demo_facts import ServerRow, Snapshot, in_words
+from gameproxy.cli.demo_keys import Keyboard, keys_may_be_read
+from gameproxy.cli.demo_page import KEYS, NO_KEYS, as_duration, as_page, as_size, rates
 
-SERVERS_SHOWN: Final = 8
-"""Rows of the table at most: all fits in 24 lines."""
-_STYLES: Final = {"ready": "green", "starting": "yellow", "draining": "cyan", "lost": "red"}
-_UNITS: Final = ("B", "kB", "MB", "GB")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerRow:
-    """A game server: its row in the farm, as far as it is shown.
-
-    :param added: sessions that it has had since it started, with those of now.
-    """
-
-    id: str
-    state: str
-    capacity: int
-    connections: int
-    reserved: int
-    added: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How it all stands at a moment.
-
-    :param seconds: since the start.
-    :param sessions: how many there are in each state.
-    :param ended: how many are over, by close reason.
-    :param traffic: what all sessions have relayed since the start.
-    """
-
-    seconds: float
-    servers: Sequence[ServerRow]
-    sessions: Mapping[str, int]
-    ended: Mapping[str, int]
-    traffic: Traffic
+PICTURE_SIZE: Final = (84, 26)
+"""Columns and lines of a picture."""
 
 
 class View(Protocol):
@@ -61,25 +31,51 @@ class View(Protocol):
     interval: float
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show how it stands now."""
+        """Show how it stands now.
+
+        :raises OSError: there is nobody any more who could see it.
+        """
         ...
 
     def close(self) -> None:
-        """Nothing more is to be shown."""
+        """Nothing more is to be shown, and no key pressed. Doing it twice changes nothing."""
         ...
 
 
-def view_for(output: TextIO, program: str, address: str) -> View:
-    """What suits an output: a live table when it is a terminal.
+class Audience(Protocol):
+    """Those in front of a terminal."""
 
+    def press(self, key: str) -> None:
+        """They have pressed a key."""
+        ...
+
+    def leave(self) -> object:
+        """They are gone, and their terminal too."""
+        ...
+
+
+def view_for(
+    output: TextIO, fd: int, reactor: Any, program: str, address: str, audience: Audience
+) -> View:
+    """What suits an output: a live page when it is a terminal.
+
+    :param fd: the standard input: of a terminal, keys are read.
+    :param reactor: provides IReactorFDSet.
     :param program: how this command was called.
     :param address: where the proxy listens.
     """
-    join_in = f"{program} connect {address} --guest you"
     console = Console(file=output)
-    if console.is_terminal:
-        return LiveView(console, address, join_in)
-    return LineView(output, address, join_in)
+    if not console.is_terminal or console.is_dumb_terminal or console.options.ascii_only:
+        return LineView(output, address, join_in(program, address, "connect"))
+    keyboard = None
+    if keys_may_be_read(fd):
+        keyboard = Keyboard(reactor, fd, audience.press, audience.leave)
+    return LiveView(console, address, join_in(program, address, "play"), keyboard)
+
+
+def join_in(program: str, address: str, command: str) -> str:
+    """What a person types to play too."""
+    return f"{program} {command} {address} --guest you --game arena"
 
 
 class LineView:
@@ -89,19 +85,21 @@ class LineView:
 
     def __init__(self, output: TextIO, address: str, join_in: str) -> None:
         self._output = output
-        self._rates = Rates()
         self._print(f"Listening on {address}. To join in: {join_in}")
 
     def show(self, snapshot: Snapshot) -> None:
-        frames, size = self._rates.since_last(snapshot)
-        servers = in_words(_server_states(snapshot)) or "none"
+        frames, size = rates(snapshot)
+        servers = in_words(_states_of(snapshot.servers)) or "none"
         sessions = in_words(snapshot.sessions)
         total = sum(snapshot.sessions.values())
-        over = in_words(snapshot.ended) or "none"
+        set_up, trip = snapshot.set_up, snapshot.round_trip
         self._print(
             f"{snapshot.seconds:4.0f} s  servers: {servers}  sessions: {total}"
             + (f" ({sessions})" if sessions else "")
-            + f"  {frames:.0f} frames/s {as_size(size)}/s  over: {over}"
+            + f"  {frames:.0f} frames/s {as_size(size)}/s"
+            + (f"  set-up: {as_duration(set_up.median)}" if set_up else "")
+            + (f"  added latency: {as_duration(trip.added)}" if trip else "")
+            + f"  over: {in_words(snapshot.ended) or 'none'}"
         )
 
     def close(self) -> None:
@@ -112,113 +110,119 @@ class LineView:
 
 
 class LiveView:
-    """A table that is drawn anew for each snapshot."""
+    """A page that is drawn anew for each snapshot, on the terminal's second screen.
+
+    :param keyboard: to be closed with it; ``None``: no keys are read.
+    """
 
     interval = 0.5
 
-    def __init__(self, console: Console, address: str, join_in: str) -> None:
+    def __init__(
+        self, console: Console, address: str, join_in: str, keyboard: Keyboard | None
+    ) -> None:
+        self._console = console
         self._address = address
         self._join_in = join_in
-        self._rates = Rates()
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._keyboard = keyboard
+        self._live = Live(
+            console=console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._live.start()
 
     def show(self, snapshot: Snapshot) -> None:
-        rates = self._rates.since_last(snapshot)
-        page = as_page(snapshot, rates, self._address, self._join_in)
+        size = (self._console.width, self._console.height)
+        keys = NO_KEYS if self._keyboard is None else KEYS
+        page = as_page(snapshot, size, self._address, self._join_in, keys)
         self._live.update(page, refresh=True)
 
     def close(self) -> None:
-        self._live.stop()
+        if self._keyboard is not None:
+            self._keyboard.close()
+        with suppress(OSError):  # there is no terminal any more
+            self._live.stop()
 
 
-class Rates:
-    """Frames and bytes a second from one snapshot to the next."""
+class PictureView:
+    """Keeps the last snapshot before the end, and then makes an SVG of it, which needs nothing from elsewhere.
 
-    def __init__(self) -> None:
-        self._last: tuple[float, int, int] = (0.0, 0, 0)
-
-    def since_last(self, snapshot: Snapshot) -> tuple[float, float]:
-        """Frames and bytes a second, of both directions together, since the last call."""
-        traffic = snapshot.traffic
-        frames = traffic.client_frames + traffic.server_frames
-        size = traffic.client_bytes + traffic.server_bytes
-        then, frames_then, size_then = self._last
-        self._last = (snapshot.seconds, frames, size)
-        elapsed = snapshot.seconds - then
-        if elapsed <= 0:
-            return 0.0, 0.0
-        return (frames - frames_then) / elapsed, (size - size_then) / elapsed
-
-
-def as_page(
-    snapshot: Snapshot, rates: tuple[float, float], address: str, join_in: str
-) -> RenderableType:
-    """A snapshot as a page of 80 columns and less than 24 lines.
-
-    :param rates: frames and bytes a second.
-    :param join_in: what a person types to play too.
+    :param program: how it is to say this command is called.
     """
-    minutes, seconds = divmod(int(snapshot.seconds), 60)
-    frames, size = rates
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column()
-    total = sum(snapshot.sessions.values())
-    facts.add_row("sessions", f"{total}  {in_words(snapshot.sessions)}")
-    facts.add_row("over", in_words(snapshot.ended) or "none yet")
-    facts.add_row("traffic", f"{frames:.0f} frames/s  {as_size(size)}/s  (both ways)")
-    facts.add_row("join in", Text(join_in, style="bold"))
-    return Group(
-        Text.assemble(
-            ("gameproxy demo", "bold"), f"   {address}   {minutes}:{seconds:02}   Ctrl-C ends it"
-        ),
-        "",
-        _server_table(snapshot.servers),
-        "",
-        facts,
-        "",
+
+    interval = 0.5
+
+    def __init__(self, file: Path, address: str, program: str) -> None:
+        self._file = file
+        self._address = address
+        self._join_in = join_in(program, address, "play")
+        self._last: Snapshot | None = None
+
+    def show(self, snapshot: Snapshot) -> None:
+        if not snapshot.ending:
+            self._last = snapshot
+
+    def close(self) -> None:
+        if self._last is not None:
+            self._file.write_text(as_picture(self._last, self._address, self._join_in), "utf-8")
+            self._last = None
+
+
+def as_picture(snapshot: Snapshot, address: str, join_in: str) -> str:
+    """The page of a snapshot as SVG."""
+    width, height = PICTURE_SIZE
+    console = Console(
+        file=io.StringIO(),
+        record=True,
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        _environ={},
+    )
+    console.print(as_page(snapshot, PICTURE_SIZE, address, join_in, KEYS), end="")
+    return console.export_svg(
+        title="gameproxy demo", theme=MONOKAI, code_format=_SVG, unique_id="demo"
     )
 
 
-def _server_table(servers: Sequence[ServerRow]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("game server", "state", "sessions", ""):
-        table.add_column(name, no_wrap=True)
-    table.add_column("so far", justify="right")
-    for server in servers[:SERVERS_SHOWN]:
-        taken = server.connections + server.reserved
-        table.add_row(
-            Text(server.id),
-            Text(server.state, style=_STYLES.get(server.state, "")),
-            Bar(max(server.capacity, 1), 0, taken, width=16, color="green", bgcolor="grey30"),
-            f"{taken}/{server.capacity}",
-            str(server.added),
-        )
-    hidden = len(servers) - SERVERS_SHOWN
-    if hidden > 0:
-        table.add_row(f"and {hidden} more")
-    if not servers:
-        table.add_row(Text("none yet", style="dim"))
-    return table
+def program() -> str:
+    """How this command was called, as short as it may be typed."""
+    called = Path(sys.argv[0])
+    if called.name != "gameproxy":
+        return "python -m gameproxy"
+    return "gameproxy" if str(called.parent) in os.get_exec_path() else str(called)
 
 
-def in_words(counts: Mapping[str, int]) -> str:
-    """Counts for people: ``8 relaying, 2 selecting``."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-
-
-def as_size(size: float) -> str:
-    """A number of bytes for people, such as ``5.2 kB``."""
-    for unit in _UNITS[:-1]:
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} {_UNITS[-1]}"
-
-
-def _server_states(snapshot: Snapshot) -> dict[str, int]:
+def _states_of(servers: Sequence[ServerRow]) -> dict[str, int]:
     states: dict[str, int] = {}
-    for server in snapshot.servers:
+    for server in servers:
         states[server.state] = states.get(server.state, 0) + 1
     return states
+
+
+_SVG: Final = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
