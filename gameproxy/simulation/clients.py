@@ -118,6 +118,7 @@ class Client:
         if self.state not in ("idle", "ended"):
             raise ValueError(f"client {self.number} is {self.state}")
         self.connects += 1
+        self._told("comes", self.number)
         self.state = "connecting"
         self.sent = self.echoed = 0
         self.was_queued = self.was_welcomed = False
@@ -169,6 +170,7 @@ class Client:
 
     def connected(self, protocol: _Connection) -> None:
         self._protocol = protocol
+        self._told("online", self.number, protocol.transport.getHost().port)
         self._enter("authenticating")
         plan = self.plan
         if plan.sends == "garbage":
@@ -190,7 +192,7 @@ class Client:
             welcome = decode_welcome(body[1:])
             self.was_welcomed = True
             self.server, self.session = welcome.server, welcome.session
-            self._told("welcome", self.number, welcome.server)
+            self._told("welcome", self.number, welcome.server, welcome.session[:8])
             self._enter("playing")
             self._play()
         elif kind == (FrameType.CLOSE if self.was_welcomed else FrameType.ERROR):

@@ -62,6 +62,7 @@ class Kernel:
         """By their own address."""
         self.routes: dict[str, Machine] = {}
         """By all addresses that lead to them."""
+        self._names: dict[str, int] = {}
         self._heap: list[tuple[int, int, Event]] = []
         self._count = 0
         self._ties = stream(seed, "ties")
@@ -83,6 +84,11 @@ class Kernel:
     def write(self, *words: object) -> None:
         """Add a line to the trace."""
         self.trace.write(self.now - EPOCH, *words)
+
+    def unique(self, name: str) -> str:
+        """A name for the trace that nothing else in the run has."""
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
 
     def run(self, until: int | None = None) -> bool:
         """Let time go on.

@@ -21,12 +21,17 @@ class Ledger:
 
     :param violated: called with what should not be.
     :param capacity_of: gives the most sessions of a game server, by its id and its game.
+    :param write: adds a line to the trace.
     """
 
     def __init__(
-        self, violated: Callable[[str], object], capacity_of: Callable[[str, str], int]
+        self,
+        violated: Callable[[str], object],
+        capacity_of: Callable[[str, str], int],
+        write: Callable[..., object],
     ) -> None:
         self.violated = violated
+        self.write = write
         self.granted = 0
         self.relayed = 0
         self.released = 0
@@ -55,6 +60,7 @@ class Ledger:
     def slot_granted(self, slot: Slot) -> None:
         self._give_back(slot.session)
         self.granted += 1
+        self.write("slot", slot.session[:8], slot.server)
         self._slots[slot.session] = slot.server
         self._games[slot.server] = slot.game
         taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1
@@ -96,6 +102,7 @@ class Ledger:
         if session in players:
             self.violated(f"session {session} is in game server {server} twice")
         players[session] = 0
+        self.write("joined", server, session[:8])
         self._names[session] = name
         if len(players) > self._capacity_of(server, self._games[server]):
             self.violated(f"{len(players)} players are in game server {server}")
@@ -138,6 +145,7 @@ class Ledger:
     def _give_back(self, session: str) -> None:
         server = self._slots.pop(session, None)
         if server is not None:
+            self.write("free", session[:8], server)
             self._taken[server] -= 1
 
 
@@ -158,6 +166,7 @@ class WatchedFarm:
         self, request: SlotRequest, on_waiting: Callable[[Waiting], None]
     ) -> Deferred[Slot]:
         self._ledger.session_asks(request)
+        self._ledger.write("asks", request.session[:8], request.peer.port)
         slot: Deferred[Slot] = self._farm.acquire(request, on_waiting)
         return slot.addCallback(self._granted)
 

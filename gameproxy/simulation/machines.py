@@ -38,9 +38,13 @@ class Machine:
         self._last_port = 0
 
     def start(self, name: str) -> Process:
-        """Start a process; what it does is for the caller."""
+        """Start a process; what it does is for the caller.
+
+        :param name: of its program. The second process of a name has ``#2`` behind it, and so on.
+        """
         self._last_pid += 1
-        process = self.processes[self._last_pid] = Process(self, self._last_pid, name)
+        process = Process(self, self._last_pid, self.kernel.unique(name))
+        self.processes[process.pid] = process
         return process
 
     def bind(self, socket: SimSocket, port: int) -> int:
@@ -99,6 +103,7 @@ class Process:
         self.alive = True
         self.descriptors_max = DESCRIPTORS_MAX
         self.sockets: dict[int, SimSocket] = {}
+        self.sockets_made = 0
         self.started_at = machine.kernel.now
         self.signal_handlers: dict[int, Callable[[], object]] = {}
         """What its program does at a signal, instead of ending."""

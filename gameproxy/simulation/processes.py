@@ -95,6 +95,7 @@ class Programs:
             raise OSError(f"none of these programs is there: {' '.join(args)}")
         name = args[named[0]]
         process = reactor.process.machine.start(name)
+        process.kernel.write("spawn", process.name, reactor.process.name)
         child = _Child(reactor.process, protocol, process)
         least, most = START_TIME
         delay = least + stream(self._seed, "start", process.machine.name, process.pid).randrange(

@@ -85,6 +85,7 @@ def run_place(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper)
 def serve_echo(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper) -> GameServer:
     """Run a game server until it ends, and its process with it."""
     process = reactor.process
+    process.kernel.write("serves", process.name, place.server, place.capacity)
     loop = TwistedLoop(cast(Reactor, reactor))
     # Room for more than the farm may send, so that the ledger sees it when it does.
     place = replace(place, capacity=2 * place.capacity)

@@ -51,7 +51,7 @@ class SimServer(ServerHandle):
     def _run(self) -> None:
         state = self._state
         process = self.machine.start(state.id)
-        process.kernel.write("start", state.id)
+        process.kernel.write("start", process.name)
         process.on_exit.append(lambda status, by_signal: self._ledger.server_ended(state.id))
         self.reactor = SimReactor(process)
         place = Place(

@@ -53,6 +53,7 @@ class Selectable(Protocol):
 class SimSocket:
     """A TCP socket of a process.
 
+    :ivar name: what the trace calls it.
     :raises OSError: EMFILE: the process has too many.
     """
 
@@ -60,6 +61,8 @@ class SimSocket:
         self.process = process
         self.kernel = process.kernel
         self.peer = connected_to
+        process.sockets_made += 1
+        self.name = f"{process.name}.{process.sockets_made}"
         self.local: Address = (ANY, 0)
         self.remote: Address | None = None
         self.state = "new"
@@ -88,7 +91,8 @@ class SimSocket:
         self._outgoing = bytearray()
         self._end_wanted = False
         self._end_sent = False
-        self._pipe: deque[bytes | str] = deque()
+        self._pipe: deque[tuple[bytes | str, int]] = deque()
+        """What is under way, and when it was sent."""
         self._last_arrival = 0
         self._in_flight = 0
         self._kept = 0
@@ -171,7 +175,7 @@ class SimSocket:
             self.local = (source, machine.bind(self, 0))
         self.state = "connecting"
         self._link = self.kernel.network.link(machine.address, self._machine_of(host))
-        self.kernel.write("syn", self._name(), *address)
+        self.kernel.write("syn", self.name, self.local[1], *address)
         self._send_syn(0)
         return errno.EINPROGRESS
 
@@ -228,7 +232,7 @@ class SimSocket:
         self.closed = True
         self.process.sockets.pop(self.descriptor, None)
         self.reader = self.writer = None
-        self.kernel.write("close", self._name())
+        self.kernel.write("close", self.name)
         if self.is_listening:
             self.is_listening = False
             for waiting in self._accepting:
@@ -327,7 +331,7 @@ class SimSocket:
             return
         self.state = "connected"
         self._heard_at = self.kernel.now
-        self.kernel.write("connected", self._name())
+        self.kernel.write("connected", self.name, accepted.name)
         delay = self._link.delay()
         self._last_arrival = self.kernel.now + delay
         self.kernel.after(delay, accepted._is_offered_by, listener)
@@ -372,7 +376,7 @@ class SimSocket:
 
     def _transmit(self, item: bytes | str) -> None:
         assert self._link is not None
-        self._pipe.append(item)
+        self._pipe.append((item, self.kernel.now))
         arrival = self.kernel.now + self._link.delay_of_segment()
         self._last_arrival = max(arrival, self._last_arrival + 1)
         self.kernel.at(self._last_arrival, self._arrive)
@@ -382,7 +386,7 @@ class SimSocket:
         assert self._link is not None
         assert self.remote is not None
         if not self._link.down and self._is_there(self.remote[0]):
-            self._deliver(self._pipe.popleft())
+            self._deliver(*self._pipe.popleft())
             return
         self._overdue += 1
         if self._overdue == 1:
@@ -402,7 +406,7 @@ class SimSocket:
         if self._overdue and self._acknowledged == acknowledged and self.state == "connected":
             self._fail(errno.ETIMEDOUT)
 
-    def _deliver(self, item: bytes | str) -> None:
+    def _deliver(self, item: bytes | str, sent_at: int) -> None:
         peer = self.peer
         assert peer is not None
         peer._heard_at = self.kernel.now
@@ -414,12 +418,12 @@ class SimSocket:
             peer._reset_back(self)
             return
         if item == _END:
-            self.kernel.write("fin", peer._name())
+            self.kernel.write("fin", peer.name, self.kernel.now - sent_at)
             peer._incoming_end = True
             peer._readable()
             return
         assert isinstance(item, bytes)
-        self.kernel.write("data", peer._name(), len(item))
+        self.kernel.write("data", peer.name, len(item), self.kernel.now - sent_at)
         self._in_flight -= len(item)
         peer._incoming += item
         peer._readable()
@@ -474,12 +478,12 @@ class SimSocket:
             self._refused()
         if self.state != "connected":
             return
-        self.kernel.write("rst", self._name())
+        self.kernel.write("rst", self.name)
         self._fail(errno.EPIPE if self._incoming_end else errno.ECONNRESET)
 
     def _fail(self, error: int) -> None:
         """The connection is over; what came before can still be read."""
-        self.kernel.write("failed", self._name(), errno.errorcode[error])
+        self.kernel.write("failed", self.name, errno.errorcode[error])
         self._die()
         self._error = error
         self._readable()
@@ -555,9 +559,6 @@ class SimSocket:
             self._writable()
 
     # Words
-
-    def _name(self) -> str:
-        return f"{self.process.pid}.{self.descriptor}"
 
     def _machine_of(self, host: str) -> str:
         """The own address of the machine that an address leads to."""

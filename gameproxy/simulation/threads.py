@@ -27,6 +27,7 @@ class SimThreadPool:
         self.calm()
         self._process = process
         self._kernel = process.kernel
+        self._name = name
         self._chance = stream(process.kernel.seed, name, process.machine.name, process.pid)
         self._free_at = 0
         self._told: deque[Callable[[], object]] = deque()
@@ -100,7 +101,7 @@ class SimThreadPool:
     def _answer(
         self, on_result: Callable[[bool, Any], object] | None, success: bool, result: Any
     ) -> None:
-        self._kernel.write("thread", self._process.name, int(success))
+        self._kernel.write("thread", self._process.name, self._name, int(success))
         if on_result is not None:
             on_result(success, result)
 

@@ -87,7 +87,7 @@ class Simulation(Stage):
         self._wall_budget = wall_budget
         self._wall_used = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="gameproxy-sim-", dir=_memory_folder())
-        self.ledger = Ledger(self.violated, self._capacity_of)
+        self.ledger = Ledger(self.violated, self._capacity_of, self.write)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -298,6 +298,7 @@ class Simulation(Stage):
 
     def failure(self, what: str) -> SimulationFailed:
         """An error that says what, where the world was, and how to have it again."""
+        self.write("failure", *what.split())
         states: dict[str, int] = {}
         for client in self.all_clients:
             states[client.state] = states.get(client.state, 0) + 1
@@ -355,7 +356,7 @@ class Simulation(Stage):
 
     def violated(self, what: str) -> None:
         """Something does not hold: the run ends."""
-        self.write("violation", what)
+        self.write("violation", *what.split())  # a line is a line
         self.violations.append(what)
         self.kernel.stop()
 
@@ -426,7 +427,7 @@ class SimProxy:
             control=False,
         )
         self.service.farm = cast(GameFarm, WatchedFarm(self.service.farm, world.ledger))
-        world.write("start", name)
+        world.write("start", self.process.name)
         self.service.started.addErrback(self._not_started)
         self.service.startService()
 
