@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from gameproxy import cli
 from gameproxy.cli import connect
 from tests.fake_transport import FakeTransport
+from tests.pages import free_port
 from tests.real.rig import Rig
 from tests.real.streams import LONGEST_WAIT, REFUSED, GameServer, Stream, message
-from tests.real.test_quickstart import free_port
 
 
 class Person(ProcessProtocol):

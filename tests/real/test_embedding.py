@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 
-from gameproxy.client import Client, Guest, Password, Refused
+from gameproxy.client import Client, Guest, Password, Refused, Ticket
 from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.messages import Auth
 from tests.game_servers import end_game_servers
@@ -47,6 +49,34 @@ async def test_application(tmp_path: Path) -> None:
         await program.says(r"'ana' played \d+ s on echo-\w+: left")
         assert await refused(port, Password("ana", "wrong")) == "auth_failed"
         assert await refused(port, Guest("bob")) == "auth_failed"
+    finally:
+        status = await program.end()
+        end_game_servers(tmp_path / "farm.db")
+    assert status in (0, -signal.SIGTERM), program.output
+
+
+async def fetch(port: int, path: str, form: bytes | None = None) -> str:
+    """What a web site answers."""
+    url = f"http://127.0.0.1:{port}/{path}"
+    answer: bytes = await deferToThread(lambda: urlopen(url, form).read())
+    return answer.decode()
+
+
+@pytest_twisted.ensureDeferred
+async def test_site(tmp_path: Path) -> None:
+    """A code of the web site lets its player in, once, and the site shows who has played."""
+    twistd = str(Path(sys.executable).parent / "twistd")
+    arguments = [twistd, "-n", "-y", str(EXAMPLES / "site.tac")]
+    program = Program(arguments, tmp_path, {"PORT": "0", "WEB_PORT": "0"})
+    try:
+        web = int((await program.says(r"Site starting on (\d+)"))[1])
+        port = int((await program.says(r"gameproxy serves echo at 127.0.0.1:(\d+)"))[1])
+        code = await fetch(web, "play", b"player=ana")
+        assert await visit(port, Ticket(code)) == ("ana", b"\x10hello")
+        await program.says("ended: left")
+        assert await fetch(web, "played") == "ana: 1\n"
+        assert await refused(port, Ticket(code)) == "auth_failed"
+        assert await refused(port, Guest("ana")) == "auth_failed"
     finally:
         status = await program.end()
         end_game_servers(tmp_path / "farm.db")
