@@ -69,6 +69,7 @@ class Client:
     :param told: called with each thing that happens to it, in words.
     :param auth: what it says who it is, or a function that gives that, asked at each connection; ``None``: a guest.
     :param seed: of what it draws.
+    :param source: the address that it connects from; ``None``: its machine's.
     :param left_out: whether it never connects, whoever asks for it.
     :ivar state: one of :data:`PHASES`.
     :ivar sent: frames sent so far.
@@ -85,6 +86,7 @@ class Client:
         plan: Plan,
         told: Callable[..., object],
         auth: Auth | Callable[[], Auth] | None = None,
+        source: str | None = None,
         left_out: bool = False,
         seed: int = 0,
     ) -> None:
@@ -106,6 +108,7 @@ class Client:
         self.faults: list[str] = []
         self.connects = 0
         self._told = told
+        self._source = source
         self._seed = seed
         self._protocol: _Connection | None = None
         self._connector: Any = None
@@ -125,7 +128,11 @@ class Client:
         self.ending = None
         host, port = self.address
         self._connector = self.reactor.connectTCP(
-            host, port, _Factory(self), timeout=CONNECT_TIMEOUT
+            host,
+            port,
+            _Factory(self),
+            timeout=CONNECT_TIMEOUT,
+            bindAddress=None if self._source is None else (self._source, 0),
         )
         self._maybe_hang_up()
 

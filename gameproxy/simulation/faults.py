@@ -168,6 +168,32 @@ def _hang_up(world: Simulation, chance: Random) -> bool:
     return True
 
 
+def _same_player_twice(world: Simulation, chance: Random) -> bool:
+    """A player comes by ticket, and again while the first session goes on."""
+    name = f"twin-{chance.getrandbits(32):08x}"
+    plan = Plan(frames=3, gap=0.1, stays=True, leaving=_leaving(chance))
+    first, second = world.clients.make(2, plan, player=name)
+    first.connect()
+    _later(world, chance.randrange(3 * MICROSECONDS), second.connect)
+    return True
+
+
+def _ban(world: Simulation, chance: Random) -> bool:
+    """A player who plays is banned, and tries again."""
+    playing = [client for client in world.all_clients if client.state == "playing"]
+    if not playing:
+        return False
+    client = playing[chance.randrange(len(playing))]
+    world.ban(f"guest:{client.name}")
+
+    def again() -> None:
+        if client.state == "ended":
+            client.connect()
+
+    _later(world, 3 * MICROSECONDS, again)
+    return True
+
+
 def _storm(world: Simulation, chance: Random) -> bool:
     """All who have gone come again at once."""
     gone = [
@@ -287,6 +313,8 @@ KINDS: Final[dict[str, Act]] = {
     "garbage": _player(Plan(sends="garbage")),
     "oversize": _player(Plan(sends="oversize")),
     "hang-up": _hang_up,
+    "same-player-twice": _same_player_twice,
+    "ban": _ban,
     "reconnect-storm": _storm,
     "slow-start": _temper(Temper(start_delay=5.0)),
     "never-ready": _temper(Temper(start_delay=None)),

@@ -46,6 +46,7 @@ class Ledger:
         self._capacity_of = capacity_of
         self._games: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._asked_though_banned: dict[str, None] = {}
         self._slots: dict[str, str] = {}
         self._taken: dict[str, int] = {}
         self._phases: dict[str, str] = {}
@@ -56,11 +57,15 @@ class Ledger:
         self.asked += 1
         if request.session in self.ended:
             self.violated(f"session {request.session} asks for a slot and is over")
+        if request.identity.player in self.banned:
+            self._asked_though_banned[request.session] = None
 
     def slot_granted(self, slot: Slot) -> None:
         self._give_back(slot.session)
         self.granted += 1
         self.write("slot", slot.session[:8], slot.server)
+        if slot.session in self._asked_though_banned:
+            self.violated(f"session {slot.session} has a slot, and its player was banned before")
         self._slots[slot.session] = slot.server
         self._games[slot.server] = slot.game
         taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1

@@ -32,8 +32,8 @@ KEEPALIVE_DEFAULTS: Final = {
     socket.TCP_KEEPCNT: 9,
 }
 """Linux's, in seconds and probes."""
-_NO_REAL_DESCRIPTOR: Final = 1 << 30
-"""Added to descriptors, so that none reaches anything real by mistake."""
+_NOWHERE: Final = os.open(os.devnull, os.O_RDONLY)
+"""The real descriptor that all sockets show: what is done with it reaches nothing."""
 _TCP_INFO: Final = struct.Struct("=24xI24xII60xQ16xI")
 """``tcpi_unacked``, ``tcpi_last_data_recv``, ``tcpi_last_ack_recv``, ``tcpi_bytes_acked`` and ``tcpi_notsent_bytes`` in
 Linux's ``struct tcp_info``; else zeros."""
@@ -105,7 +105,7 @@ class SimSocket:
     # What Twisted calls
 
     def fileno(self) -> int:
-        return -1 if self.closed else _NO_REAL_DESCRIPTOR + self.descriptor
+        return -1 if self.closed else _NOWHERE
 
     def setblocking(self, blocking: bool) -> None:
         if blocking:

@@ -277,6 +277,18 @@ class Stage(ABC):
         with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
             return connection.execute(statement, values).fetchall()
 
+    def address_of(self, client: int) -> str | None:
+        """The address from which a client connects; ``None``: its machine's."""
+        return None
+
+    def ban(self, player: str) -> None:
+        """Ban a player, in the farm's table."""
+        self.execute(
+            "INSERT OR IGNORE INTO bans (kind, subject, reason, actor, created_at)"
+            " VALUES ('player', :player, 'told so', 'world', :now)",
+            player=player,
+        )
+
     @property
     @abstractmethod
     def clients_reactor(self) -> Any:
@@ -349,6 +361,7 @@ class ClientFactory:
                 own,
                 world.write,
                 guest if player is None else lambda: world.ticket(player, game),
+                source=world.address_of(number),
                 left_out=number in world.left_out,
                 seed=world.seed,
             )
@@ -413,7 +426,15 @@ class FarmView:
 
 def default_config() -> Config:
     """Guests, and the game ``echo`` with servers of 16."""
-    echo = GameConfig(name="echo", command=("echo",), capacity=16, max_servers=100)
+    echo = GameConfig(
+        name="echo",
+        command=("echo",),
+        capacity=16,
+        max_servers=100,
+        start_timeout=10.0,
+        stop_when_idle=30.0,
+        stop_grace=3.0,
+    )
     return Config(proxy=ProxyConfig(drain_grace=5.0), auth=AuthConfig(guests=True), games=(echo,))
 
 

@@ -46,6 +46,8 @@ SETTLE_TIME: Final = 120.0
 """Virtual seconds in which all must come to rest when faults have stopped."""
 HYDRATING_TIME: Final = 600.0
 """Virtual seconds that it may take until a world is in the state in which it is to begin."""
+CALM_TIME: Final = 20.0
+"""Virtual seconds after the last fault in which all that it has led to must be put right, while players go on."""
 _LOOKS_AT_WALL: Final = 256
 """Events between two looks at the wall clock."""
 
@@ -215,6 +217,16 @@ class Simulation(Stage):
         """Count that something was done, or come by."""
         self.reached[name] = self.reached.get(name, 0) + 1
 
+    def address_of(self, client: int) -> str:
+        address = f"10.{64 + client // 62_500}.{client // 250 % 250}.{client % 250 + 1}"
+        self.kernel.routes[address] = self.clients_machine
+        return address
+
+    def ban(self, player: str) -> None:
+        super().ban(player)
+        self.write("ban", player)
+        self.ledger.banned[player] = None
+
     def living_game_servers(self) -> list[SimReactor]:
         """The reactors of the game servers that run."""
         remote = [server.reactor for server in self.remote_servers.values()]
@@ -325,11 +337,15 @@ class Simulation(Stage):
             server.heal()
         for proxy in self.proxies:
             proxy.heal()
+        longest = 2 * (CALM_TIME + SETTLE_TIME + REST_TIME)
+        self._virtual_end = max(self._virtual_end, self.kernel.now + int(longest * MICROSECONDS))
+        if self.has_faults:
+            self.run_for(CALM_TIME)
+        wrong = self.ledger.wrongly_inside()
+        if wrong is not None:
+            raise self.failure(wrong)
         for client in self.all_clients:
             client.disconnect()
-        self._virtual_end = max(
-            self._virtual_end, self.kernel.now + int(2 * (SETTLE_TIME + REST_TIME) * MICROSECONDS)
-        )
         self.run_until(self._is_at_rest, SETTLE_TIME, "everything comes to rest")
         self._check_rest()
 
