@@ -125,14 +125,13 @@ def _panel(title: str, content: RenderableType) -> Panel:
 
 
 def _header(snapshot: Snapshot, address: str) -> Text:
-    troubles = f"   {snapshot.troubles} troubles" if snapshot.troubles else ""
+    troubles = f"  {snapshot.troubles} troubles" if snapshot.troubles else ""
+    state = "  ending ..." if snapshot.ending else "  paused" if snapshot.paused else ""
     return Text.assemble(
         (" gameproxy demo", "bold"),
-        f"   {address}   {as_time(snapshot.seconds)}",
-        f"   {snapshot.bots} of {snapshot.bots_most} bots",
+        f"  {address}  {as_time(snapshot.seconds)}  {snapshot.bots} of {snapshot.bots_most} bots",
         (troubles, "bold red"),
-        ("   paused" if snapshot.paused else "", "bold yellow"),
-        ("   ending ..." if snapshot.ending else "", "bold"),
+        (state, "bold yellow"),
         no_wrap=True,
     )
 

@@ -171,7 +171,7 @@ class PageTests(SynchronousTestCase):
         in, what happened last, and the keys."""
         lines = lines_of(snapshot(seconds=75.0), SMALL)
         page = "\n".join(lines)
-        self.assertIn(f"gameproxy demo   {ADDRESS}   1:15   9 of 10 bots", lines[0])
+        self.assertIn(f"gameproxy demo  {ADDRESS}  1:15  9 of 10 bots", lines[0])
         self.assertIn("arena-000000  ready     ████▒▒░░░░░░░░░░    3/8       7   1:05", page)
         for part in (
             "10  8 relaying, 2 selecting",
@@ -223,9 +223,13 @@ class PageTests(SynchronousTestCase):
             self.assertIn("0 frames/s", page)
 
     def test_state_of_the_demo(self) -> None:
-        """That it is paused, that there are troubles, and that it ends, stands in the first line."""
-        first = lines_of(replace(snapshot(), paused=True, troubles=2, ending=True), SMALL)[0]
-        self.assertTrue(first.rstrip().endswith("2 troubles   paused   ending ..."))
+        """That there are troubles, and that it is paused or ends, stands in the first line, however long that is."""
+        shown = replace(snapshot(seconds=5999.0), bots=120, bots_most=120, troubles=20, paused=True)
+        for size in (SMALL, LARGE):
+            first = lines_of(shown, size)[0]
+            self.assertTrue(first.rstrip().endswith("20 troubles  paused"), first)
+            first = lines_of(replace(shown, ending=True), size)[0]
+            self.assertTrue(first.rstrip().endswith("20 troubles  ending ..."), first)
 
     def test_selected(self) -> None:
         """The selected game server is marked."""
