@@ -21,7 +21,10 @@ autodoc_preserve_defaults = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' documentation: their indexes would have to be fetched for each build.
-    (r"py:.*", r"(twisted|zope|pydantic|collections|sqlite3|pathlib|enum|typing|asyncio)\..*|logging"),
+    (
+        r"py:.*",
+        r"(twisted|zope|pydantic|pydantic_core|jwt|cryptography|collections|sqlite3|pathlib|enum|typing|asyncio)\..*|logging",
+    ),
     # The same by their short names, as annotations and ":raises" have them.
     (
         r"py:(class|exc)",
@@ -33,9 +36,7 @@ nitpick_ignore_regex = [
     # Modules and names of ours that are no public API, in words for those who read the source.
     (
         r"py:.*",
-        r"gameproxy\.(auth|farm|session|client_side|server_side|relay|metrics|wire|keys)(\..*)?",
+        r"gameproxy\.(admission|auth|farm|session|client_side|server_side|relay|metrics|wire|loops\.T)(\..*)?",
     ),
     (r"py:.*", r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal)"),
-    # The sections of a configuration: docs/configuration has their keys, and their types would only repeat it.
-    (r"py:class", r"gameproxy\.config\.\w+Config"),
 ]

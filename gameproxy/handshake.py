@@ -35,8 +35,11 @@ from gameproxy.messages import (
 )
 
 KEY_BYTES: Final = 32
+"""Of a game server's key."""
 MAC_BYTES: Final = 32
+"""Of a MAC (HMAC-SHA256)."""
 NONCE_BYTES: Final = 16
+"""Of a nonce, which is sent as twice as many hexadecimal digits."""
 ADMIT_TIMEOUT: Final = 5.0
 """Seconds that a game server waits for ADMIT before it closes the connection."""
 _ADMIT_LABEL: Final = b"gameproxy/1 admit\0"

@@ -17,6 +17,7 @@ from gameproxy.strict_json import decode_object as decode_object
 from gameproxy.strict_json import encode_object, is_portable, text_of_member
 
 PROTOCOL_VERSION: Final = 1
+"""What AUTH and CHALLENGE have as ``protocol``."""
 OWN_FRAME_MAX: Final = 4096
 """Largest body of a frame of the proxy's own before a session relays, in bytes."""
 RESERVED_BELOW: Final = 0x10

@@ -22,7 +22,7 @@ the connection, and the other side might lose what was sent last."""
 class Stream(Protocol):
     """A connection, as one writes to it.
 
-    While the other side does not take what is written, it is not read from either, unless :attr:`reads_on` is set.
+    While the other side does not take what is written, it is not read from either, unless ``reads_on`` is set.
 
     :ivar reads_on: read all the same. A client's is set: who serves it may wait for its reading before taking more.
     :ivar on_taken: called when the other side has taken what was written, after the buffer was full.
