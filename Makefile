@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-long test-pythons test-oldest lint docs bench dist clean
 
-# Shows proxy, farm and an echo game with 10 bots, until Ctrl-C; FOR=10 for ten seconds.
+# Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
 	$(BIN)/gameproxy demo $(if $(FOR),--for $(FOR))
 
