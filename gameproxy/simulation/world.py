@@ -141,8 +141,9 @@ class Simulation(Stage):
 
     def close(self) -> None:
         if self._let_go.alive:
-            for proxy in self._proxies:
-                proxy.kill()
+            if self._is_started:
+                for proxy in self._proxies:
+                    proxy.kill()
             self._let_go()
 
     @property
