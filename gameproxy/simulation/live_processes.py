@@ -220,6 +220,8 @@ class LiveServer(ServerHandle):
 
     def _run(self) -> None:
         state = self._state
+        if self._child is not None and self._child.is_alive:
+            raise ValueError(f"game server {state.id} runs")
         module = "gameproxy.simulation.live_server"
         arguments = [state.id, str(self._key_file), str(self._port), str(state.capacity)]
         self._child = self._premises.spawn(state.id, ["-m", module, *arguments])

@@ -37,6 +37,7 @@ class SimServer(ServerHandle):
         self.port = SERVER_PORT
         self._state = state
         self._ledger = ledger
+        self._runs = False
 
     @property
     def process(self) -> Process:
@@ -45,14 +46,17 @@ class SimServer(ServerHandle):
 
     def heal(self) -> None:
         """Start it again if it has ended."""
-        if not self.process.alive:
+        if not self._runs:
             self._run()
 
     def _run(self) -> None:
+        if self._runs:
+            raise ValueError(f"game server {self._state.id} runs")
+        self._runs = True
         state = self._state
         process = self.machine.start(state.id)
         process.kernel.write("start", process.name)
-        process.on_exit.append(lambda status, by_signal: self._ledger.server_ended(state.id))
+        process.on_exit.append(self._ended)
         self.reactor = SimReactor(process)
         place = Place(
             server=state.id,
@@ -63,6 +67,10 @@ class SimServer(ServerHandle):
         )
         run_place(self.reactor, place, self._ledger, state.temper.as_temper)
 
+    def _ended(self, status: int, by_signal: int | None) -> None:
+        self._runs = False
+        self._ledger.server_ended(self._state.id)
+
     def _send(self, number: int) -> None:
-        if self.process.alive:
+        if self._runs:
             send_signal(self.machine, self.process.pid, number)

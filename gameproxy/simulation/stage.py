@@ -82,7 +82,7 @@ class ServerHandle:
     def start(self) -> None:
         """Start it again after its end.
 
-        :raises ValueError: a proxy has started it: only a proxy can start another.
+        :raises ValueError: it runs; or a proxy has started it, and only a proxy can start another.
         """
         if self._start is None:
             raise ValueError("game servers that proxies start are theirs to start")
@@ -92,7 +92,7 @@ class ServerHandle:
 class Stage(ABC):
     """A world: proxies on one farm, game servers, and clients. It begins at its first use.
 
-    Used in a ``with`` statement it ends with that; otherwise with :meth:`settle` or :meth:`close`.
+    Used in a ``with`` statement it ends with that; otherwise with :meth:`settle` or :meth:`close`, or with the program.
 
     :param seed: of what clients draw.
     :ivar config: of the proxies.

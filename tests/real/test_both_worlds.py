@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,14 @@ def test_what_does_not_hold(world: Stage) -> None:
         world.run_until(lambda: False, 0.1, "3 clients reach a game server")
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs: not if only whoever adopted it has not asked yet how it ended."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_live_leaves_nothing() -> None:
     """Whatever a test did not tidy up is gone with its world: clients, proxies, hung game servers, and the folder."""
     world = Live()
@@ -149,7 +159,7 @@ def test_live_leaves_nothing() -> None:
     folder = Path(world.config.folder)
     world.close()
     assert not folder.exists()
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]
+    assert not [pid for pid in pids if runs(pid)]
     assert not world.clients_reactor.getDelayedCalls()
     assert not [
         reader for reader in world.clients_reactor.getReaders() if hasattr(reader, "factory")
@@ -157,9 +167,27 @@ def test_live_leaves_nothing() -> None:
     world.close()  # does nothing
 
 
-def is_zombie(pid: int) -> bool:
-    """Whether it has ended, and only whoever adopted it has not asked yet."""
-    return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+def test_forgotten_worlds() -> None:
+    """A program that does not close its worlds leaves nothing of them: no folder, and no process."""
+    program = """
+from gameproxy.simulation.live import Live
+from gameproxy.simulation.world import Simulation
+for world in Simulation(), Live():
+    world.assert_reached(world.clients.batch(1), server=True)
+    print(world.config.folder)
+for name in world._premises.started().values():
+    print(f"/proc/{name.pid}")
+for child in world._premises._children:
+    print(f"/proc/{child._process.pid}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    left = done.stdout.splitlines()
+    assert len(left) == 4
+    assert not [path for path in left[:2] if Path(path).exists()]
+    pids = [int(path.rpartition("/")[2]) for path in left[2:]]
+    assert not [pid for pid in pids if runs(pid)]
 
 
 def test_live_proxy_that_ends() -> None:
