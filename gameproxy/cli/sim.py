@@ -16,6 +16,7 @@ from gameproxy.simulation.files import NotARun, first_difference, load, save
 from gameproxy.simulation.runs import Result, Run, drawn, module_of, play
 from gameproxy.simulation.shrinking import Shrinker, as_test
 from gameproxy.simulation.soaking import Soak, Tally, soak
+from gameproxy.simulation.timeline import timeline
 
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
@@ -36,6 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
             "gameproxy sim run --seed 42 --clients 1000 --scenario churn",
             "gameproxy sim soak --for 60s --jobs 2",
             "gameproxy sim replay failure-7.run",
+            "gameproxy sim timeline failure-7.run",
             "gameproxy sim shrink failure-7.run",
             status="0 all held, 1 something did not, 2 wrong usage",
         ),
@@ -43,6 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_replay(commands)
+    _add_timeline(commands)
     _add_soak(commands)
     _add_shrink(commands)
     _add_verify(commands)
@@ -52,7 +55,8 @@ def _add_run(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "run",
         help="one run",
-        description="Has one run, and prints what came of it; last, the hash of its trace.",
+        description="Has one run, and prints what came of it; last, the hash of its trace. If something does not hold,"
+        " writes failure-SEED.run and failure-SEED.html here, unless you say where.",
         epilog=ending(
             "gameproxy sim run --seed 42 --clients 1000 --scenario churn",
             "gameproxy sim run --seed 42 --trace 42.run",
@@ -62,6 +66,12 @@ def _add_run(commands: Subparsers) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance (0)")
     _add_world(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write the run and its trace")
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="write a picture of the run: a page for browsers",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -77,6 +87,25 @@ def _add_replay(commands: Subparsers) -> None:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="of a run")
     parser.set_defaults(run=_replay)
+
+
+def _add_timeline(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "timeline",
+        help="make a picture of a run of a file",
+        description="Writes a page for browsers that shows all that happened in a run of a file: clients, proxies, game"
+        " servers, the database, frames, faults, and what did not hold.",
+        epilog=ending(
+            "gameproxy sim timeline failure-7.run",
+            "gameproxy sim timeline failure-7.run --output lost-slot.html",
+            status="0 done, 1 the file is no run, 2 wrong usage",
+        ),
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="of a run")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where it is written (FILE.html beside the run)"
+    )
+    parser.set_defaults(run=_timeline)
 
 
 def _add_soak(commands: Subparsers) -> None:
@@ -157,9 +186,14 @@ def _add_world(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     run = drawn(args.seed, args.scenario, args.clients, args.faults, args.proxies)
-    result = play(run, keep_trace=args.trace is not None)
+    is_kept = args.trace is not None or args.timeline is not None
+    result = play(run, keep_trace=is_kept)
     if args.trace is not None:
         save(result, args.trace)
+    if args.timeline is not None:
+        _draw(result, args.timeline, args.trace)
+    if result.failure is not None and not is_kept:
+        print(f"in {_keep(run, Path())}")
     _tell(result)
     return 1 if result.failure else 0
 
@@ -183,6 +217,17 @@ def _replay(args: argparse.Namespace) -> int:
     return 1
 
 
+def _timeline(args: argparse.Namespace) -> int:
+    loaded = _load(args.file)
+    if loaded is None:
+        return 1
+    run, sha256, lines = loaded
+    path = args.output or args.file.with_suffix(".html")
+    path.write_text(timeline(run, lines, sha256, args.file.name))
+    print(printable(f"in {path}"))
+    return 0
+
+
 def _soak(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     plan = Soak(args.first, None, args.seconds, clients=args.clients, faults=args.faults)
@@ -203,9 +248,21 @@ def _soak(args: argparse.Namespace) -> int:
 
 def _save_failures(tally: Tally, folder: Path) -> None:
     for run, failure in tally.failures:
-        path = folder / f"failure-{run.seed}.run"
-        save(play(run, keep_trace=True), path)
-        print(printable(f"seed {run.seed}: {failure}\n  in {path}"))
+        print(printable(f"seed {run.seed}: {failure}\n  in {_keep(run, folder)}"))
+
+
+def _keep(run: Run, folder: Path) -> str:
+    """Have a run again, and write it and its timeline; tells where."""
+    result = play(run, keep_trace=True)
+    path = folder / f"failure-{run.seed}.run"
+    save(result, path)
+    _draw(result, path.with_suffix(".html"), path)
+    return f"{path}, {path.with_suffix('.html')}"
+
+
+def _draw(result: Result, path: Path, run_file: Path | None) -> None:
+    name = None if run_file is None else run_file.name
+    path.write_text(timeline(result.run, result.lines, result.sha256, name))
 
 
 def _shrink(args: argparse.Namespace) -> int:

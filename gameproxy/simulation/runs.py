@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,6 +70,15 @@ def drawn(
     return Run(seed, scenario, clients, tuple(draw(seed, faults, FAULT_SPAN)), proxies=proxies)
 
 
+def command(run: Run) -> str | None:
+    """What has a run again; ``None``: only its file does, because its faults were not drawn from its seed."""
+    if run != drawn(run.seed, run.scenario, run.clients, len(run.faults), run.proxies):
+        return None
+    words = f"gameproxy sim run --seed {run.seed} --scenario {shlex.quote(run.scenario)}"
+    words += f" --clients {run.clients} --faults {len(run.faults)}"
+    return words if run.proxies == 1 else f"{words} --proxies {run.proxies}"
+
+
 def play(run: Run, keep_trace: bool = False) -> Result:
     """Have a run happen."""
     begin = time.perf_counter()
@@ -87,7 +97,7 @@ def play(run: Run, keep_trace: bool = False) -> Result:
     try:
         world.left_out = run.left_out
         world.frames_max = run.frames_max
-        world.replay_command = f"gameproxy sim run --seed {run.seed} --scenario {run.scenario}"
+        world.replay_command = command(run) or "gameproxy sim replay FILE"
         state = state_of(module)
         if state is None:
             world.start()
