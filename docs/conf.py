@@ -38,5 +38,8 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"gameproxy\.(admission|auth|farm|session|client_side|server_side|relay|metrics|wire|loops\.T)(\..*)?",
     ),
-    (r"py:.*", r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal)"),
+    (
+        r"py:.*",
+        r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal)",
+    ),
 ]
