@@ -171,6 +171,7 @@ function listen() {
     if (event.shiftKey || x < LABELS) scroll += event.deltaY || event.deltaX;
     else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) move(event.deltaX);
     else zoom(Math.exp(event.deltaY * 0.0016), x);
+    point();
     redraw();
   }, { passive: false });
   canvas.addEventListener("pointerdown", (event) => {
