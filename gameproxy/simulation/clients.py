@@ -6,6 +6,7 @@ They are written from the protocol alone and run on any reactor, a simulated one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +48,9 @@ class Plan:
         ``reset``.
     :param hangs_up: the phase in which it leaves before its time.
     :param auth_delay: seconds from the connection to AUTH; ``None``: it never says who it is.
-    :param sends: what it sends instead of AUTH: ``garbage`` or ``oversize``.
+    :param sends: what it sends instead of AUTH: ``garbage`` or ``oversize``; or ``forged``: when it plays, a frame that
+        only a game server may send.
+    :param early: how many of its frames it sends with AUTH, before it is let in.
     :param reads: whether it reads what comes.
     """
 
@@ -60,6 +63,7 @@ class Plan:
     auth_delay: float | None = 0.0
     sends: str | None = None
     reads: bool = True
+    early: int = 0
 
 
 class Client:
@@ -209,6 +213,12 @@ class Client:
         elif kind != FrameType.SETTINGS:
             self.faults.append(f"a frame of type {kind:#04x} while {self.state}")
 
+    def cut_short(self, rest: bytes) -> None:
+        """The stream has ended within a frame, of which this came."""
+        frame = _FORMAT.encode(frame_of(self.number, self.echoed, self.plan.size))
+        if self.was_welcomed and rest[4:5] == frame[4:5] and not frame.startswith(rest):
+            self.faults.append(f"the end of the stream is no part of frame {self.echoed}")
+
     def gone(self, why: str) -> None:
         for timer in self._timers:
             if timer.active():
@@ -223,6 +233,8 @@ class Client:
     def _say_who(self, protocol: _Connection) -> None:
         auth = self.auth if isinstance(self.auth, Auth) else self.auth()
         protocol.send(auth.encode())
+        for _ in range(min(self.plan.early, self.plan.frames)):
+            self._send_next(protocol)
 
     def _enter(self, state: str) -> None:
         self.state = state
@@ -235,12 +247,17 @@ class Client:
     def _play(self) -> None:
         if self.state != "playing" or self._protocol is None:
             return
+        if self.plan.sends == "forged" and self.sent == self.plan.frames // 2:
+            self._protocol.send(bytes([FrameType.KICK]) + b'{"code":"kicked","message":"go"}')
         if self.sent < self.plan.frames:
-            self._protocol.send(frame_of(self.number, self.sent, self.plan.size))
-            self.sent += 1
+            self._send_next(self._protocol)
             self._later(self.plan.gap, self._play)
         elif self.plan.frames == 0 and not self.plan.stays:
             self.disconnect()
+
+    def _send_next(self, protocol: _Connection) -> None:
+        protocol.send(frame_of(self.number, self.sent, self.plan.size))
+        self.sent += 1
 
     def _echo(self, body: bytes) -> None:
         if self.echoed >= self.sent or body != frame_of(self.number, self.echoed, self.plan.size):
@@ -334,6 +351,8 @@ class _Connection(Protocol):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
+        with suppress(FrameError):
+            self._client.cut_short(self._framer.take_rest())
         self._client.gone(type(reason.value).__name__ if reason is not None else "lost")
 
     def send(self, body: bytes) -> None:

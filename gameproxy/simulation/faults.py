@@ -10,20 +10,26 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from gameproxy.farm.reaper import BEAT_INTERVAL
+from gameproxy.farm.registry import PROXY_LIFE
 from gameproxy.simulation.chance import stream
 from gameproxy.simulation.clients import Plan
+from gameproxy.simulation.intruder import intrude
 from gameproxy.simulation.kernel import MICROSECONDS
 from gameproxy.simulation.machines import DESCRIPTORS_MAX
 from gameproxy.simulation.network import Conditions
 from gameproxy.simulation.processes import send_signal
 from gameproxy.simulation.programs import Temper
+from gameproxy.simulation.reactor import SimReactor
 
 if TYPE_CHECKING:
     from gameproxy.simulation.sockets import SimSocket
-    from gameproxy.simulation.world import Simulation
+    from gameproxy.simulation.world import SimProxy, Simulation
 
 DRIPS: Final = 2000
 """Segments of a few bytes that a fault makes."""
+TAKEN_FOR_DEAD: Final = int((PROXY_LIFE - BEAT_INTERVAL - 1.0) * MICROSECONDS)
+"""Microseconds after which others may take a proxy for dead that stands still."""
 Act = Callable[["Simulation", Random], bool]
 """Makes something go wrong now; tells whether there was anything to go wrong."""
 
@@ -129,10 +135,11 @@ def _reset(world: Simulation, chance: Random) -> bool:
 
 def _stop_reading(world: Simulation, chance: Random) -> bool:
     """A player reads no more for a while, or for ever, while its game sends."""
-    plan = Plan(frames=60, size=4000, gap=0.001, stays=True, reads=False, leaving=_leaving(chance))
+    plan = Plan(frames=150, size=4000, gap=0.001, stays=True, reads=False, leaving=_leaving(chance))
     client = world.clients.make(1, plan)[0]
     client.connect()
-    _later(world, 5 * MICROSECONDS + _short(chance), client.disconnect)
+    if chance.randrange(2):
+        _later(world, 5 * MICROSECONDS + _short(chance), client.disconnect)
     return True
 
 
@@ -173,6 +180,16 @@ def _same_player_twice(world: Simulation, chance: Random) -> bool:
     name = f"twin-{chance.getrandbits(32):08x}"
     plan = Plan(frames=3, gap=0.1, stays=True, leaving=_leaving(chance))
     first, second = world.clients.make(2, plan, player=name)
+    first.connect()
+    _later(world, chance.randrange(3 * MICROSECONDS), second.connect)
+    return True
+
+
+def _same_ticket_twice(world: Simulation, chance: Random) -> bool:
+    """A player comes by ticket, and somebody who has seen the ticket comes by it too."""
+    ticket = world.ticket(f"robbed-{chance.getrandbits(32):08x}")
+    first, second = world.clients.make(2, Plan(frames=3, gap=0.1, leaving=_leaving(chance)))
+    first.auth = second.auth = ticket
     first.connect()
     _later(world, chance.randrange(3 * MICROSECONDS), second.connect)
     return True
@@ -228,6 +245,19 @@ def _signal_server(number: int) -> Act:
         return True
 
     return act
+
+
+def _intruder(world: Simulation, chance: Random) -> bool:
+    """Somebody connects to a game server who is no proxy of its farm."""
+    servers = world.execute(
+        "SELECT host, port, game FROM game_servers WHERE usable AND origin = 'started' ORDER BY id"
+    )
+    if not servers:
+        return False
+    host, port, game = servers[chance.randrange(len(servers))]
+    process = world.farm_machine.start("intruder")
+    intrude(SimReactor(process), host, port, game, f"{chance.getrandbits(128):032x}")
+    return True
 
 
 # The database
@@ -290,12 +320,19 @@ def _kill_proxy(world: Simulation, chance: Random) -> bool:
 
 
 def _freeze_proxy(world: Simulation, chance: Random) -> bool:
-    process = world.proxies[chance.randrange(len(world.proxies))].process
+    proxy = world.proxies[chance.randrange(len(world.proxies))]
+    process = proxy.process
     if not process.alive:
         return False
     process.freeze()
     _later(world, _long(chance), process.thaw)
+    _later(world, TAKEN_FOR_DEAD, partial(_taken_for_dead, world, proxy))
     return True
+
+
+def _taken_for_dead(world: Simulation, proxy: SimProxy) -> None:
+    if proxy.process.is_frozen and len(world.proxies) > 1:
+        world.ledger.proxy_stands_still([session.id for session in proxy.service.sessions])
 
 
 KINDS: Final[dict[str, Act]] = {
@@ -313,6 +350,10 @@ KINDS: Final[dict[str, Act]] = {
     "garbage": _player(Plan(sends="garbage")),
     "oversize": _player(Plan(sends="oversize")),
     "hang-up": _hang_up,
+    "forged": _player(Plan(sends="forged", frames=6)),
+    "eager": _player(Plan(frames=12, early=8, size=3000)),
+    "too-eager": _player(Plan(frames=60, early=60, size=3000)),
+    "same-ticket-twice": _same_ticket_twice,
     "same-player-twice": _same_player_twice,
     "ban": _ban,
     "reconnect-storm": _storm,
@@ -321,6 +362,8 @@ KINDS: Final[dict[str, Act]] = {
     "exit-before-ready": _temper(Temper(start_delay=1.0, exits=0.5)),
     "wrong-key": _temper(Temper(wrong_key=True)),
     "impostor": _temper(Temper(is_impostor=True)),
+    "deaf-server": _temper(Temper(is_deaf=True)),
+    "intruder": _intruder,
     "false-load": _temper(Temper(load=1.0)),
     "server-killed": _signal_server(signal.SIGKILL),
     "server-stopped": _signal_server(signal.SIGTERM),

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from gameproxy import client_side
 from gameproxy.farm.placement import ANSWER_TIMEOUT
 from gameproxy.service import LAST_WORDS_TIME
 from gameproxy.session import Session
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from gameproxy.simulation.sockets import SimSocket
     from gameproxy.simulation.world import SimProxy, Simulation
 
-BUFFER_MAX: Final = 256 * 1024 + 65_536
-"""Bytes that a proxy may keep for one connection: the high watermark, and one read more."""
+BUFFER_MAX: Final = 3 * 65_536
+"""Bytes that a proxy may keep for one connection: those at which a transport says stop, one read more, and what came
+early."""
+EARLY_MAX: Final = client_side.EARLY_MAX + 65_536
+"""Bytes that a proxy may keep of what a client sent early: the limit, and one read more."""
 SLACK: Final = 1.0
 """Seconds by which a session may be late in leaving a state."""
 TIMERS_AT_REST: Final = 4
@@ -31,11 +35,14 @@ class Watch:
         self._sessions = self._all_sessions()
         self._sockets = self._all_sockets()
         self._since: dict[str, tuple[str, int]] = {}
+        self._progress: dict[str, tuple[int, int]] = {}
         config = world.config
         selection = config.selection
         auth = config.auth.timeout
         attempt = selection.connect_timeout + selection.handshake_timeout
         ending = config.proxy.stall_timeout + LAST_WORDS_TIME
+        # It is noticed a quarter of the time late, and then there are last words.
+        self._longest_stall = (1.25 * config.proxy.stall_timeout + LAST_WORDS_TIME) * MICROSECONDS
         self._longest = {
             "expecting": auth,
             "authenticating": auth,
@@ -62,6 +69,9 @@ class Watch:
         if state == "closed" or not proxy.process.alive:
             self._since.pop(session.id, None)
             return
+        early = len(getattr(session._client, "_early", b""))
+        if early > EARLY_MAX:
+            self._world.violated(f"{early} bytes of a client are kept that came early")
         before, since = self._since.get(session.id, (state, now))
         if before != state:
             since = now
@@ -79,6 +89,23 @@ class Watch:
         size = len(getattr(owner, "dataBuffer", b"")) + getattr(owner, "_tempDataLen", 0)
         if size > BUFFER_MAX:
             self._world.violated(f"{size} bytes wait for a connection")
+
+        if size and socket.state == "connected":
+            self._look_for_progress(socket)
+        else:
+            self._progress.pop(socket.name, None)
+
+    def _look_for_progress(self, socket: SimSocket) -> None:
+        """Whether somebody takes what waits for him, or is let go of."""
+        taken, now = socket.acknowledged, self._world.kernel.now
+        before, since = self._progress.get(socket.name, (taken, now))
+        if before != taken:
+            since = now
+        since = max(since, socket.process.runs_since)
+        self._progress[socket.name] = taken, since
+        if now - since > self._longest_stall and not socket.process.is_frozen:
+            seconds = (now - since) / MICROSECONDS
+            self._world.violated(f"nobody takes what waits for a connection, for {seconds:.1f} s")
 
     def _all_sessions(self) -> Iterator[tuple[SimProxy, Session]]:
         for proxy in self._world.proxies:
@@ -100,6 +127,8 @@ def left_over(world: Simulation) -> str | None:
         if len(timers) > TIMERS_AT_REST:
             names = ", ".join(sorted(getattr(t.func, "__name__", "call") for t in timers))
             return f"{proxy.process.name} has {len(timers)} calls to come: {names}"
+        if proxy.service._all_early._left != client_side.ALL_EARLY_MAX:
+            return f"{proxy.process.name} keeps room for what clients send early"
     for process in world.clients_machine.processes.values():
         if process.sockets:
             return f"{len(process.sockets)} connections of clients are left"
@@ -107,6 +136,19 @@ def left_over(world: Simulation) -> str | None:
         if players:
             return f"{len(players)} players are left in game server {server}"
     return _left_in_tables(world)
+
+
+def left_of_the_dead(world: Simulation) -> str | None:
+    """What there is still of proxies that are dead for long, while others live; ``None``: nothing."""
+    living = sum(proxy.process.alive for proxy in world.proxies)
+    counts = world.execute(
+        "SELECT (SELECT count(*) FROM proxies), (SELECT count(*) FROM game_servers WHERE state <> 'closed'"
+        " AND origin = 'started' AND (proxy IS NULL OR proxy NOT IN (SELECT id FROM proxies)))"
+    )
+    ((proxies, orphans),) = counts
+    if proxies != living:
+        return f"{proxies} proxies are in the table, and {living} live"
+    return f"nobody looks after {orphans} game servers" if orphans else None
 
 
 def _left_in_tables(world: Simulation) -> str | None:
@@ -122,6 +164,9 @@ def _left_in_tables(world: Simulation) -> str | None:
             "SELECT count(*) FROM game_servers WHERE state = 'starting' AND started_at < ?",
             (world.proxies[0].reactor.seconds() - _longest_start(world),),
         ).fetchone()[0]
+        leaving = connection.execute(
+            "SELECT count(*) FROM game_servers WHERE origin = 'started' AND state IN ('draining', 'lost')"
+        ).fetchone()[0]
         rows = connection.execute(
             "SELECT id, pid FROM game_servers WHERE origin = 'started' AND state <> 'closed'"
         ).fetchall()
@@ -135,6 +180,8 @@ def _left_in_tables(world: Simulation) -> str | None:
         return f"{wrong} game servers have counts left"
     if starting:
         return f"{starting} game servers do not get ready, and are not ended"
+    if leaving:
+        return f"{leaving} game servers are to end, and go on"
     running = {
         pid for pid, process in world.farm_machine.processes.items() if pid in world.game_servers
     }

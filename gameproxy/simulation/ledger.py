@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from gameproxy.interfaces import AttemptFailed, SessionRecord, Slot, SlotRequest, Waiting
 from gameproxy.simulation.clients import sender_of
 
+T = TypeVar("T")
 GUEST: Final = "guest:"
 """What guests' names begin with: they need not be unique."""
+OVERTAKEN_MAX: Final = 3
+"""How often a waiting session may see another get a slot first: its own may be under way."""
+OVERTAKEN_PAUSE: Final = 500_000
+"""Microseconds between two such times that count."""
 
 
 class Ledger:
@@ -49,7 +55,10 @@ class Ledger:
         self._asked_though_banned: dict[str, None] = {}
         self._slots: dict[str, str] = {}
         self._taken: dict[str, int] = {}
-        self._phases: dict[str, str] = {}
+        self._known: dict[str, None] = {}
+        self._tickets: dict[str, str] = {}
+        self._failed: dict[str, dict[str, None]] = {}
+        self._unsure: dict[str, None] = {}
 
     # What the farm was asked, and what it gave
 
@@ -57,11 +66,23 @@ class Ledger:
         self.asked += 1
         if request.session in self.ended:
             self.violated(f"session {request.session} asks for a slot and is over")
+        self._known[request.session] = None
         if request.identity.player in self.banned:
             self._asked_though_banned[request.session] = None
 
+    def ticket_taken(self, session: str, jti: str) -> None:
+        """A session has a slot, or a place in the queue, by a ticket."""
+        if self._tickets.setdefault(jti, session) != session:
+            self.violated(f"session {session} has come by a ticket that was used before")
+
+    def attempt_failed(self, slot: Slot) -> None:
+        """A game server did not let a session in, and is not to be tried again."""
+        self._failed.setdefault(slot.session, {})[slot.server] = None
+
     def slot_granted(self, slot: Slot) -> None:
         self._give_back(slot.session)
+        if slot.server in self._failed.get(slot.session, ()):
+            self.violated(f"session {slot.session} is sent where it was not let in before")
         self.granted += 1
         self.write("slot", slot.session[:8], slot.server)
         if slot.session in self._asked_though_banned:
@@ -74,7 +95,7 @@ class Ledger:
 
     def slot_relays(self, session: str) -> None:
         self.relayed += 1
-        if session not in self._slots:
+        if session not in self._slots and session not in self._unsure:
             self.violated(f"session {session} relays without a slot")
 
     def slot_released(self, session: str) -> None:
@@ -95,6 +116,12 @@ class Ledger:
         for session in sessions:
             self._give_back(session)
 
+    def proxy_stands_still(self, sessions: list[str]) -> None:
+        """Others may take it for dead and give its slots to others, while its sessions are still in game servers."""
+        for session in sessions:
+            self._give_back(session)
+            self._unsure[session] = None
+
     @property
     def taken(self) -> int:
         """How many slots are taken."""
@@ -104,12 +131,18 @@ class Ledger:
 
     def player_joined(self, server: str, session: str, name: str) -> None:
         players = self.inside.setdefault(server, {})
+        if session not in self._known:
+            self.violated(f"somebody is in game server {server} whom no proxy has sent")
+            return
         if session in players:
             self.violated(f"session {session} is in game server {server} twice")
         players[session] = 0
         self.write("joined", server, session[:8])
         self._names[session] = name
-        if len(players) > self._capacity_of(server, self._games[server]):
+        sure = len(players)
+        if self._unsure:
+            sure -= sum(session in self._unsure for session in players)
+        if sure > self._capacity_of(server, self._games[server]):
             self.violated(f"{len(players)} players are in game server {server}")
 
     def frame_received(self, server: str, session: str, body: bytes) -> None:
@@ -158,11 +191,15 @@ class WatchedFarm:
     """A proxy's farm, with a ledger that hears what goes in and out.
 
     :param farm: the real one, which does all.
+    :param now: gives the time in microseconds.
     """
 
-    def __init__(self, farm: Any, ledger: Ledger) -> None:
+    def __init__(self, farm: Any, ledger: Ledger, now: Callable[[], int]) -> None:
         self._farm = farm
         self._ledger = ledger
+        self._now = now
+        self._waiting: dict[str, dict[str, list[int]]] = {}
+        """Who waits for each game, in the order in which they came, and when they were overtaken."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._farm, name)
@@ -172,13 +209,29 @@ class WatchedFarm:
     ) -> Deferred[Slot]:
         self._ledger.session_asks(request)
         self._ledger.write("asks", request.session[:8], request.peer.port)
-        slot: Deferred[Slot] = self._farm.acquire(request, on_waiting)
-        return slot.addCallback(self._granted)
+        ticket = request.identity.ticket
+
+        def is_in(place: T) -> T:
+            if ticket is not None:
+                self._ledger.ticket_taken(request.session, ticket.jti)
+            return place
+
+        def waits(waiting: Waiting) -> None:
+            is_in(waiting)
+            self._waiting.setdefault(request.game, {}).setdefault(request.session, [])
+            on_waiting(waiting)
+
+        slot: Deferred[Slot] = self._farm.acquire(request, waits)
+        slot.addCallback(is_in)
+        slot.addCallback(self._in_turn)
+        return slot.addCallbacks(self._granted, self._turned_away, errbackArgs=(request,))
 
     def try_another(
         self, slot: Slot, failure: AttemptFailed, on_waiting: Callable[[Waiting], None]
     ) -> Deferred[Slot]:
         self._ledger.slot_released(slot.session)
+        if not failure.busy:
+            self._ledger.attempt_failed(slot)
         other: Deferred[Slot] = self._farm.try_another(slot, failure, on_waiting)
         return other.addCallback(self._granted)
 
@@ -192,4 +245,21 @@ class WatchedFarm:
 
     def _granted(self, slot: Slot) -> Slot:
         self._ledger.slot_granted(slot)
+        return slot
+
+    def _turned_away(self, failure: Failure, request: SlotRequest) -> Failure:
+        self._waiting.get(request.game, {}).pop(request.session, None)
+        return failure
+
+    def _in_turn(self, slot: Slot) -> Slot:
+        """Who has waited longest is first. Only those are looked at who ask for the first time: others have servers
+        that they are not sent to again."""
+        queue = self._waiting.get(slot.game, {})
+        queue.pop(slot.session, None)
+        if queue:
+            first, times = next(iter(queue.items()))
+            if not times or self._now() - times[-1] >= OVERTAKEN_PAUSE:
+                times.append(self._now())
+            if len(times) > OVERTAKEN_MAX:
+                self._ledger.violated(f"session {first} waits, and others get in before it")
         return slot

@@ -28,6 +28,7 @@ class Temper:
     :param exits: seconds from its program's start until it ends by itself.
     :param wrong_key: whether it proves itself with a key that is not its own.
     :param load: what it reports, whoever is in.
+    :param is_deaf: whether it goes on when it is asked to end.
     :param is_impostor: whether it is somebody else who has taken its place: without its key, and letting in everybody.
     """
 
@@ -35,6 +36,7 @@ class Temper:
     exits: float | None = None
     wrong_key: bool = False
     load: float | None = None
+    is_deaf: bool = False
     is_impostor: bool = False
 
 
@@ -92,7 +94,7 @@ def serve_echo(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper
     chance = entropy(process.kernel.seed, "game server", process.machine.name, process.pid)
     server = GameServer(EchoGame(place.server, ledger), place, loop, entropy=chance)
     server.load = temper.load
-    process.signal_handlers[signal.SIGTERM] = server.drain
+    process.signal_handlers[signal.SIGTERM] = _do_nothing if temper.is_deaf else server.drain
 
     def ended(_: Any) -> None:
         process.end(0)
@@ -103,6 +105,10 @@ def serve_echo(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper
 
     loop.txaio.add_callbacks(loop.txaio.as_future(server.serve), ended, failed)
     return server
+
+
+def _do_nothing() -> None:
+    """For who does not listen."""
 
 
 def serve_as_impostor(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper) -> None:

@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 from gameproxy.simulation.runs import Result, Run, play
 
 T = TypeVar("T")
+SIMPLE: Final = ("batch", "connect")
+"""Scenarios that may show a failure of another with fewer clients."""
 TIME: Final = 20.0
 """Seconds of real time that shrinking may take."""
 _NAMES: Final = re.compile(r"\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
@@ -47,11 +49,26 @@ class Shrinker:
 
     def shrink(self) -> Result:
         """The smallest run that was found, and what comes of it."""
+        self._try_few_clients()
         self._shorten_faults()
         self._leave_clients_out()
+        self._try_few_clients()
         self._shorten_faults()
         self._shorten_frames()
         return self.best
+
+    def _try_few_clients(self) -> None:
+        """One or two of them may do, if they come at once: this takes a moment to try, and saves long searches."""
+        for scenario in (self.best.run.scenario, *SIMPLE):
+            for clients in range(min(3, self._clients)):
+                if self._fails(
+                    replace(self.best.run, scenario=scenario, clients=clients, left_out=frozenset())
+                ):
+                    return
+
+    @property
+    def _clients(self) -> int:
+        return self.best.run.clients - len(self.best.run.left_out)
 
     def _shorten_faults(self) -> None:
         def without(faults: Sequence[object]) -> Run:

@@ -26,6 +26,8 @@ SCENARIOS: Final = (
     "slow-readers",
     "rolling-restart",
     "reconnect-storm",
+    "elsewhere",
+    "small-farm",
 )
 """Those that have their turn."""
 FAILURES_KEPT: Final = 100

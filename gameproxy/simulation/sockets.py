@@ -273,6 +273,11 @@ class SimSocket:
         limit = self.kernel.network.conditions.send_buffer
         return self.state == "connected" and 3 * self._kept <= 2 * limit
 
+    @property
+    def acknowledged(self) -> int:
+        """Bytes that the peer has taken."""
+        return self._acknowledged
+
     # What a fault does
 
     def break_connection(self) -> None:

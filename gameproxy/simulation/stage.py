@@ -435,7 +435,8 @@ def default_config() -> Config:
         stop_when_idle=30.0,
         stop_grace=3.0,
     )
-    return Config(proxy=ProxyConfig(drain_grace=5.0), auth=AuthConfig(guests=True), games=(echo,))
+    proxy = ProxyConfig(drain_grace=5.0, stall_timeout=8.0)
+    return Config(proxy=proxy, auth=AuthConfig(guests=True), games=(echo,))
 
 
 def with_tickets(config: Config, folder: Path) -> Config:

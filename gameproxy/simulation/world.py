@@ -23,7 +23,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy
-from gameproxy.simulation.invariants import Watch, left_over
+from gameproxy.simulation.invariants import Watch, left_of_the_dead, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
@@ -336,19 +336,25 @@ class Simulation(Stage):
             threads.calm()
         for server in self.remote_servers.values():
             server.heal()
-        for proxy in self.proxies:
-            proxy.heal()
+        others_live = any(proxy.process.alive for proxy in self.proxies)
+        if not (self.has_faults and others_live):
+            self._heal_proxies()
         longest = 2 * (CALM_TIME + SETTLE_TIME + REST_TIME)
         self._virtual_end = max(self._virtual_end, self.kernel.now + int(longest * MICROSECONDS))
         if self.has_faults:
             self.run_for(CALM_TIME)
-        wrong = self.ledger.wrongly_inside()
+        wrong = self.ledger.wrongly_inside() or left_of_the_dead(self)
         if wrong is not None:
             raise self.failure(wrong)
+        self._heal_proxies()
         for client in self.all_clients:
             client.disconnect()
         self.run_until(self._is_at_rest, SETTLE_TIME, "everything comes to rest")
         self._check_rest()
+
+    def _heal_proxies(self) -> None:
+        for proxy in self.proxies:
+            proxy.heal()
 
     def _is_at_rest(self) -> bool:
         return (
@@ -443,7 +449,9 @@ class SimProxy:
             ),
             control=False,
         )
-        self.service.farm = cast(GameFarm, WatchedFarm(self.service.farm, world.ledger))
+        self.service.farm = cast(
+            GameFarm, WatchedFarm(self.service.farm, world.ledger, lambda: world.kernel.now)
+        )
         world.write("start", self.process.name)
         self.service.started.addErrback(self._not_started)
         self.service.startService()
