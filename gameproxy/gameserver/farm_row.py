@@ -62,8 +62,7 @@ class FarmRow:
     """
 
     def __init__(self, file: str, server: str, loop: Loop) -> None:
-        # Never made here: a database that is missing is the proxy's to make again.
-        self._uri = Path(file).absolute().as_uri() + "?mode=rw"
+        self._file = Path(file).absolute()
         self._server = server
         self._loop = loop
         self._under_way: Awaitable[None] | None = None
@@ -83,7 +82,7 @@ class FarmRow:
         """Give a sign of life.
 
         :param load: 0 to 1; once some load was reported, ``None`` takes it back.
-        :return: ``there``; or ``closed``, or ``None`` when there is no such row.
+        :return: ``there``; or ``closed``, or ``None`` when there is no such row, nor perhaps a database.
         """
         now = self._loop.seconds()
         self._has_reported = self._has_reported or load is not None
@@ -94,7 +93,12 @@ class FarmRow:
                 return "there"
             return "closed" if database.execute(_FIND, (self._server,)).fetchone() else None
 
-        return await self._in_turn(write)
+        try:
+            return await self._in_turn(write)
+        except sqlite3.OperationalError:
+            if self._file.exists():
+                raise
+            return None
 
     async def leave(self) -> None:
         """Say that no new players are wanted."""
@@ -112,7 +116,9 @@ class FarmRow:
             self._loop.txaio.resolve(done)
 
     def _with_database(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        database = sqlite3.connect(self._uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+        # Never made here: a database that is missing is the proxy's to make again.
+        uri = self._file.as_uri() + "?mode=rw"
+        database = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
             return work(database)
         finally:

@@ -37,8 +37,8 @@ class GameServer:
 
     - When the row does not wait for it at its start, it ends.
     - When the row says ``closed``, it lets nobody in any more.
-    - When the row is missing, as after the database was deleted, a proxy that knows this game server writes it again,
-      and all goes on. When none has for 30 s, nobody will find it any more: it ends as soon as nobody is in.
+    - When the row is missing, or the whole database, a proxy that knows this game server writes it again, and all goes
+      on. When none has for 30 s, nobody will find it any more: it ends as soon as nobody is in.
     - An hour after either it ends though players are in.
     - While the database cannot be read or written, it goes on as it is.
 

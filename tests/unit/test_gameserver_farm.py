@@ -297,6 +297,15 @@ class UnlistedTest(FarmTestCase):
         self.successResultOf(self.served)
         self.assertIn("no row for game server s1 any more", self.logged[0])
 
+    def test_whole_database_missing_for_long(self) -> None:
+        """A database that is gone with the folder it was in is no reason to stay for ever."""
+        self.farm.file.unlink()
+        self.pass_time(29.0)
+        self.assertNoResult(self.served)
+        self.pass_time(1.0)
+        self.successResultOf(self.served)
+        self.assertFalse(self.farm.file.exists())
+
     def test_missing_with_players(self) -> None:
         """Players whose game server's row is missing play on, and it ends when they have left."""
         proxy, _ = self.let_in()
