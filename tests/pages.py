@@ -36,6 +36,7 @@ TOLD = [
     "docs/clients.md",
     "docs/embedding.md",
     "docs/plain.md",
+    "docs/simulation.md",
 ]
 """The pages that a reader can follow from the first line to the last."""
 _FENCE = re.compile(

@@ -11,6 +11,7 @@ import pytest
 
 from gameproxy.config import parse
 from gameproxy.farm.upgrades import upgrade
+from gameproxy.simulation.states import parse_state
 from tests.pages import DOCS, ROOT, TOLD, Block, blocks_of
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -73,8 +74,11 @@ def test_python(page: str, block: Block, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.mark.parametrize(("page", "block"), of("toml"))
 def test_configurations(page: str, block: Block, tmp_path: Path) -> None:
-    """Configurations, and parts of them, have no errors."""
-    parse(block.text, tmp_path)
+    """Configurations, and parts of them, and states of simulated worlds have no errors."""
+    if page == "docs/simulation.md":
+        parse_state(block.text)
+    else:
+        parse(block.text, tmp_path)
 
 
 @pytest.mark.parametrize(("page", "block"), of("sql"))
