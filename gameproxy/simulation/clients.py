@@ -75,7 +75,7 @@ class Client:
     :param seed: of what it draws.
     :param source: the address that it connects from; ``None``: its machine's.
     :param left_out: whether it never connects, whoever asks for it.
-    :ivar state: one of :data:`PHASES`.
+    :ivar state: ``idle`` at first, then one of ``PHASES``.
     :ivar sent: frames sent so far.
     :ivar echoed: how many of them have come back, in order.
     :ivar faults: what it saw that it should not have seen.
