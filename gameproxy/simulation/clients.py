@@ -143,7 +143,7 @@ class Client:
     def disconnect(self, how: str | None = None) -> None:
         """Leave, in whatever state it is.
 
-        :param how: as of :attr:`Plan.leaving`, which it is by default.
+        :param how: ``close``, ``end`` or ``reset``; ``None``: as its plan says.
         """
         protocol = self._protocol
         if self.state == "connecting":
