@@ -10,6 +10,7 @@ from twisted.python.threadpool import ThreadPool
 
 from gameproxy.admission import ensure_descriptors
 from gameproxy.farm import LinuxProcesses, Processes
+from gameproxy.sites import Disturbs, never
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Host:
         :class:`~gameproxy.admission.TooFewDescriptors`.
     :param database_threads: where SQLite is called, in place of a thread of its own; the proxy starts and stops it.
     :param password_threads: where passwords are checked, in place of threads of their own; the same.
+    :param disturbs: called with each site of :mod:`gameproxy.sites` that is come by; whether it is to be disturbed.
     """
 
     processes: Processes = field(default_factory=LinuxProcesses)
@@ -29,3 +31,4 @@ class Host:
     ensure_descriptors: Callable[[int], None] = ensure_descriptors
     database_threads: ThreadPool | None = None
     password_threads: ThreadPool | None = None
+    disturbs: Disturbs = never

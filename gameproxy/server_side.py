@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from gameproxy.dialect import Dialect
@@ -19,6 +21,7 @@ from gameproxy.interfaces import Attempt, AttemptFailed, Entropy, Introduction, 
 from gameproxy.messages import OWN_FRAME_MAX, Admit, Notice
 from gameproxy.proxy_header import encode_v2
 from gameproxy.reasons import CloseReason
+from gameproxy.sites import LATE, SERVER_LATE_DIAL, Disturbs, never
 from gameproxy.wire import Side, Wire
 
 _BUSY = ("full", "draining")
@@ -32,6 +35,7 @@ class Dialling:
     :param admission: ``handshake``, ``proxy-v2`` or ``none``.
     :param connect_timeout: seconds until the connection is made.
     :param handshake_timeout: seconds from there to ADMITTED.
+    :param disturbs: asked at the site of dialling.
     """
 
     reactor: Reactor
@@ -41,6 +45,7 @@ class Dialling:
     admission: str
     connect_timeout: float
     handshake_timeout: float
+    disturbs: Disturbs = never
 
 
 class ServerSide(Attempt):
@@ -66,7 +71,7 @@ class ServerSide(Attempt):
             properties=introduction.properties,
         )
         self._handshake = ProxyHandshake(admit, slot.key)
-        self._connecting = self._endpoint(slot).connect(_WireFactory(self._make_wire))
+        self._connecting = self._dial(slot)
         self._connecting.addTimeout(dialling.connect_timeout, dialling.reactor)
         self._connecting.addErrback(self._not_reached)
 
@@ -99,6 +104,12 @@ class ServerSide(Attempt):
 
     def stream_ended(self) -> None:
         self._fail(CloseReason.HANDSHAKE_FAILED, "it closed the connection before ADMITTED")
+
+    def _dial(self, slot: Slot) -> Deferred[IProtocol]:
+        dial = partial(self._endpoint(slot).connect, _WireFactory(self._make_wire))
+        if self._dialling.disturbs(SERVER_LATE_DIAL):
+            return deferLater(self._dialling.reactor, LATE).addCallback(lambda _: dial())
+        return dial()
 
     def _endpoint(self, slot: Slot) -> IStreamClientEndpoint:
         reactor, timeout = self._dialling.reactor, self._dialling.connect_timeout

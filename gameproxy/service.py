@@ -115,8 +115,12 @@ class GameProxy(Service):
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
         self._portal = portal or self._build_portal(checkers)
+        disturbs = self._host.disturbs
         self.authenticator = CredAuthenticator(
-            self._portal, reactor, password_without_tls=config.auth.password_without_tls
+            self._portal,
+            reactor,
+            password_without_tls=config.auth.password_without_tls,
+            disturbs=disturbs,
         )
         self._dialling = Dialling(
             reactor=reactor,
@@ -126,6 +130,7 @@ class GameProxy(Service):
             admission=config.dialect.admission,
             connect_timeout=config.selection.connect_timeout,
             handshake_timeout=config.selection.handshake_timeout,
+            disturbs=disturbs,
         )
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
         self._control: ControlSocket | None = None
@@ -253,7 +258,8 @@ class GameProxy(Service):
     def relay(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and the game server that has admitted it."""
         stall_timeout = self._config.proxy.stall_timeout
-        return TransportRelay(client, server, self._dialect, self._reactor, stall_timeout, on_end)
+        around = self._dialect, self._reactor, stall_timeout, on_end, self._host.disturbs
+        return TransportRelay(client, server, *around)
 
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
@@ -356,7 +362,7 @@ class GameProxy(Service):
         )
         return GameFarm(
             config,
-            FarmStore(str(database), self._reactor, host.database_threads),
+            FarmStore(str(database), self._reactor, host.database_threads, host.disturbs),
             starter,
             host.processes,
             self._reactor,
@@ -365,6 +371,7 @@ class GameProxy(Service):
             self.sessions.end,
             self.sessions.doubt,
             self._selector,
+            host.disturbs,
         )
 
 

@@ -151,6 +151,10 @@ class Wire(Protocol):
         if producer is not None:
             self.transport.registerProducer(producer, True)  # type: ignore[attr-defined]  # and this
 
+    def keep_little(self, size: int) -> None:
+        """Read no more than so many bytes at a time, and have the producer pause when so many wait to be sent."""
+        self.transport.bufferSize = size  # type: ignore[attr-defined]  # transports on sockets have it
+
     def pause(self) -> None:
         """Read no more for now."""
         if not self.ending:

@@ -9,6 +9,7 @@ from twisted.cred.error import LoginFailed, Unauthorized, UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from gameproxy.auth.failures import PasswordFailures
@@ -19,6 +20,7 @@ from gameproxy.auth.tickets import Ticket
 from gameproxy.interfaces import Identity, Peer
 from gameproxy.messages import Auth
 from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.sites import AUTH_LATE_ANSWER, LATE, Disturbs, never
 
 RETRY_AFTER: Final = 5.0
 """Seconds after which a client may try again when a checker broke."""
@@ -39,16 +41,23 @@ class CredAuthenticator:
     :param portal: of :func:`~gameproxy.auth.portal.build_portal`, or another whose realm gives an
         :class:`~gameproxy.interfaces.Identity` for :class:`~gameproxy.auth.realm.IPlayer`.
     :param password_without_tls: whether passwords are taken over connections that are not encrypted.
+    :param disturbs: asked at its site.
     """
 
     _log = Logger()
 
     def __init__(
-        self, portal: Portal, clock: IReactorTime, *, password_without_tls: bool = False
+        self,
+        portal: Portal,
+        clock: IReactorTime,
+        *,
+        password_without_tls: bool = False,
+        disturbs: Disturbs = never,
     ) -> None:
         self._portal = portal
         self._clock = clock
         self._password_without_tls = password_without_tls
+        self._disturbs = disturbs
         self._failures = PasswordFailures(clock)
         self._quiet_until = float("-inf")
 
@@ -62,6 +71,8 @@ class CredAuthenticator:
         return Deferred.fromCoroutine(self._authenticate(request, peer))
 
     async def _authenticate(self, request: Auth, peer: Peer) -> Identity:
+        if self._disturbs(AUTH_LATE_ANSWER):
+            await deferLater(self._clock, LATE)
         try:
             return await self._identify(request, peer)
         except (Refusal, CancelledError):

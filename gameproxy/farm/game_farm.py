@@ -24,6 +24,7 @@ from gameproxy.farm.store import FarmStore
 from gameproxy.farm.survey import Surveyor
 from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.sites import FARM_LATE_CHANGE, LATE, Disturbs, never
 
 
 class GameFarm:
@@ -36,6 +37,7 @@ class GameFarm:
     :param on_evict: called with a session of this proxy that has to end, and why; once for each.
     :param on_doubt: called with a session of this proxy that keeps its player out: its client may be gone.
     :param selector: picks game servers in place of the configured strategy.
+    :param disturbs: asked at the farm's sites but the store's.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class GameFarm:
         on_evict: Callable[[str, Refusal], None],
         on_doubt: Callable[[str], None],
         selector: Selector | None = None,
+        disturbs: Disturbs = never,
     ) -> None:
         self.proxy = f"proxy-{entropy(6).hex()}"
         self._store = store
@@ -57,11 +60,12 @@ class GameFarm:
         self._reactor = reactor
         self._database_entropy = stream_of(entropy(32))
         self._selector = selector
+        self._disturbs = disturbs
         self._bans = Bans()
         self._pulse = Pulse(self.proxy)
         self._surveyor = Surveyor(self.proxy, self._pulse, self._bans, processes)
         self._keeper = ServerKeeper(
-            self.proxy, store, starter, processes, reactor, entropy, self._changed
+            self.proxy, store, starter, processes, reactor, entropy, self._changed, disturbs
         )
         self._configure(config)
         self._placement = Placement(
@@ -77,6 +81,7 @@ class GameFarm:
             self._placement.evict,
             self._placement.doubt,
             self._looked,
+            disturbs,
         )
         store.restore = self._restore
         store.is_restored = self._pulse.is_there
@@ -244,7 +249,10 @@ class GameFarm:
         self._keep_warm()
 
     def _changed(self, game: str) -> None:
-        self._placement.look(game)
+        if self._disturbs(FARM_LATE_CHANGE):
+            self._reactor.callLater(LATE, self._placement.look, game)
+        else:
+            self._placement.look(game)
 
     def _looked(self) -> None:
         self._placement.look_at_all()

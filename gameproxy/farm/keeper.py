@@ -18,6 +18,7 @@ from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.registry import StartedServer
 from gameproxy.farm.store import FarmStore, told_by_store
 from gameproxy.interfaces import Entropy
+from gameproxy.sites import KEEPER_LATE_START, LATE, Disturbs, never
 
 HEARTBEAT_LIFE: Final = 15.0
 """Seconds for which a heartbeat may stand still before its game server is lost."""
@@ -78,6 +79,7 @@ class ServerKeeper:
 
     :param proxy: this proxy's id; it looks after the servers whose rows name it.
     :param on_change: called with a game when one of its servers came, went, or failed to start.
+    :param disturbs: asked at its site.
     """
 
     _log = Logger()
@@ -91,6 +93,7 @@ class ServerKeeper:
         reactor: Any,
         entropy: Entropy,
         on_change: Callable[[str], None],
+        disturbs: Disturbs = never,
     ) -> None:
         self.proxy = proxy
         self.games: Mapping[str, GameConfig] = {}
@@ -101,6 +104,8 @@ class ServerKeeper:
         self._reactor = reactor
         self._entropy = entropy
         self._on_change = on_change
+        self._disturbs = disturbs
+        self._is_closed = False
         self._heartbeats = Standstill()
         self._idle = Standstill()
         self._kills: dict[str, IDelayedCall] = {}
@@ -113,6 +118,14 @@ class ServerKeeper:
 
     def start(self, server: str, game: GameConfig) -> None:
         """Start the game server for which there is a row in state ``starting``."""
+        if self._disturbs(KEEPER_LATE_START):
+            self._reactor.callLater(LATE, self._start, server, game)
+        else:
+            self._start(server, game)
+
+    def _start(self, server: str, game: GameConfig) -> None:
+        if self._is_closed:
+            return
         try:
             process = self._starter.start(server, game, partial(self._ended, server, game.name))
         except OSError as error:
@@ -180,6 +193,7 @@ class ServerKeeper:
 
     def close(self) -> None:
         """The proxy ends: the game servers go on."""
+        self._is_closed = True
         for kill in self._kills.values():
             kill.cancel()
         self._kills.clear()

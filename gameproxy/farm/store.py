@@ -17,6 +17,7 @@ from twisted.python.threadpool import ThreadPool
 
 from gameproxy.farm.database import Database, Operation, Outcomes, Restore
 from gameproxy.farm.upgrades import StoreError
+from gameproxy.sites import LATE, STORE_ONE_AT_A_TIME, STORE_PAUSE, Disturbs, never
 
 T = TypeVar("T")
 
@@ -68,11 +69,19 @@ class FarmStore:
         for this store alone.
     :param reactor: provides IReactorTime, IReactorCore and IReactorFromThreads.
     :param thread_pool: where SQLite is called, instead of the one thread of its own.
+    :param disturbs: asked at its sites.
     """
 
-    def __init__(self, path: str, reactor: Any, thread_pool: ThreadPool | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        thread_pool: ThreadPool | None = None,
+        disturbs: Disturbs = never,
+    ) -> None:
         self.path = path
         self._reactor = reactor
+        self._disturbs = disturbs
         self._database = Database(path, reactor, thread_pool)
         self.restore: Restore = lambda cursor: None
         """Called in the first transaction on a newly opened database, before all else: it puts in what must be there
@@ -162,7 +171,8 @@ class FarmStore:
             self._finish_closing()
         if not queue or (queue is self._waiting and not writes_may):
             return
-        batch = _next_batch(queue)
+        most = 1 if self._disturbs(STORE_ONE_AT_A_TIME) else BATCH_MAX
+        batch = _next_batch(queue, most)
         self._wrote = any(request.writes for request in batch)
         self._requests -= sum(request.must is None for request in batch)
         self._running = True
@@ -199,6 +209,12 @@ class FarmStore:
                 _log.failure("{name} failed", outcome, name=request.must)
             request.result.errback(outcome)
         # What the results led to shares the next transaction.
+        if self._disturbs(STORE_PAUSE):
+            self._reactor.callLater(LATE, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self._running = False
         self._pump()
 
@@ -222,8 +238,7 @@ class FarmStore:
             failed.extend(self._pause())
         for request in failed:
             request.result.errback(Failure(error))
-        self._running = False
-        self._pump()
+        self._go_on()
 
     def _pause(self) -> list[_Request]:
         """Let the musts wait for a while; reads go on by themselves.
@@ -258,9 +273,9 @@ class FarmStore:
         self._closed.callback(None)
 
 
-def _next_batch(queue: deque[_Request]) -> list[_Request]:
+def _next_batch(queue: deque[_Request], most: int) -> list[_Request]:
     """Take the requests that share the next transaction."""
     batch = [queue.popleft()]
-    while queue and len(batch) < BATCH_MAX and not (batch[0].alone or queue[0].alone):
+    while queue and len(batch) < most and not (batch[0].alone or queue[0].alone):
         batch.append(queue.popleft())
     return batch

@@ -8,6 +8,7 @@ what a transport buffers before it says stop (64 KiB) and one read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
@@ -17,7 +18,11 @@ from gameproxy.framing import Control, FrameError
 from gameproxy.interfaces import Outcome, Relay, Traffic
 from gameproxy.messages import BadMessage, FrameType, decode_kick, decode_notice
 from gameproxy.reasons import ADVICE, CloseReason
+from gameproxy.sites import RELAY_SMALL_BUFFERS, Disturbs, never
 from gameproxy.wire import Side, StallWatch, Wire
+
+SMALL_BUFFER: Final = 256
+"""Bytes of a buffer that is to be small."""
 
 
 class TransportRelay(Relay):
@@ -25,6 +30,7 @@ class TransportRelay(Relay):
 
     :param stall_timeout: seconds for which a side may take nothing while more waits for it.
     :param on_end: called once, with why. Both connections are being ended then.
+    :param disturbs: asked at its site.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class TransportRelay(Relay):
         clock: IReactorTime,
         stall_timeout: float,
         on_end: Callable[[Outcome], None],
+        disturbs: Disturbs = never,
     ) -> None:
         self._dialect = dialect
         self._stall_timeout = stall_timeout
@@ -42,6 +49,9 @@ class TransportRelay(Relay):
         self._ended = False
         self._client = client.wire
         self._server = server.wire
+        if disturbs(RELAY_SMALL_BUFFERS):
+            self._client.keep_little(SMALL_BUFFER)
+            self._server.keep_little(SMALL_BUFFER)
         self._from_client = _Lane(self, client, server.wire, clock, stall_timeout)
         self._from_server = _Lane(self, server, client.wire, clock, stall_timeout)
 

@@ -48,6 +48,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "proxies": run.proxies,
         "frames_max": run.frames_max,
         "left_out": sorted(run.left_out),
+        "sites": run.sites,
         "faults": [[fault.number, fault.at, fault.kind] for fault in run.faults],
     }
 
@@ -61,6 +62,7 @@ def from_json(head: dict[str, Any]) -> Run:
         proxies=int(head["proxies"]),
         frames_max=head["frames_max"],
         left_out=frozenset(head["left_out"]),
+        sites=tuple(head["sites"]),
         faults=tuple(Fault(number, at, kind) for number, at, kind in head["faults"]),
     )
 

@@ -12,12 +12,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from gameproxy.simulation.chance import stream
 from gameproxy.simulation.faults import Fault, draw, schedule
 from gameproxy.simulation.world import Simulation, SimulationFailed
+from gameproxy.sites import SITES
 
 SCENARIOS: Final = "gameproxy.simulation.scenarios"
 FAULT_SPAN: Final = 10.0
 """Seconds from the beginning in which faults happen."""
+SITES_DRAWN: Final = 25
+"""Of 100 sites, how many a run has disturbed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Run:
     :param clients: how many the scenario is to have.
     :param left_out: the numbers of those that never come.
     :param faults: what goes wrong.
+    :param sites: which sites of production code are disturbed, of :data:`gameproxy.sites.SITES`.
     :param frames_max: how many frames clients send at most; ``None``: as many as they like.
     """
 
@@ -37,6 +42,7 @@ class Run:
     faults: tuple[Fault, ...] = ()
     left_out: frozenset[int] = frozenset()
     proxies: int = 1
+    sites: tuple[str, ...] = ()
     frames_max: int | None = None
     virtual_budget: float = 7200.0
     wall_budget: float = 60.0
@@ -66,8 +72,11 @@ class Result:
 def drawn(
     seed: int, scenario: str = "connect", clients: int = 50, faults: int = 8, proxies: int = 1
 ) -> Run:
-    """A run whose faults are drawn from its seed."""
-    return Run(seed, scenario, clients, tuple(draw(seed, faults, FAULT_SPAN)), proxies=proxies)
+    """A run whose faults and disturbed sites are drawn from its seed."""
+    chance = stream(seed, "sites")
+    sites = tuple(site for site in SITES if chance.randrange(100) < SITES_DRAWN)
+    drawn = tuple(draw(seed, faults, FAULT_SPAN))
+    return Run(seed, scenario, clients, drawn, proxies=proxies, sites=sites if faults else ())
 
 
 def command(run: Run) -> str | None:
@@ -103,6 +112,7 @@ def play(run: Run, keep_trace: bool = False) -> Result:
             world.start()
         else:
             world.hydrate(state)
+        world.disturb(run.sites)
         schedule(world, run.faults)
         scenario(world, run.clients)
         world.settle()

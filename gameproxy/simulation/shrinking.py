@@ -50,6 +50,7 @@ class Shrinker:
     def shrink(self) -> Result:
         """The smallest run that was found, and what comes of it."""
         self._try_few_clients()
+        self._shorten_sites()
         self._shorten_faults()
         self._leave_clients_out()
         self._try_few_clients()
@@ -75,6 +76,11 @@ class Shrinker:
             return replace(self.best.run, faults=tuple(faults))  # type: ignore[arg-type]  # they are its own
 
         self._keep_few(self.best.run.faults, without)
+
+    def _shorten_sites(self) -> None:
+        self._keep_few(
+            self.best.run.sites, lambda sites: replace(self.best.run, sites=tuple(sites))
+        )
 
     def _leave_clients_out(self) -> None:
         everybody = range(self.best.run.clients)
@@ -142,6 +148,7 @@ def test_seed_{run.seed}() -> None:
         scenario={run.scenario!r},
         clients={run.clients},
         proxies={run.proxies},
+        sites={run.sites!r},
         frames_max={run.frames_max},
         left_out=frozenset(range({run.clients})) - frozenset({there}),
         faults={listed},

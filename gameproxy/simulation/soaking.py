@@ -15,6 +15,7 @@ from typing import Any, Final
 from gameproxy.simulation.faults import KINDS
 from gameproxy.simulation.files import as_json, from_json
 from gameproxy.simulation.runs import Run, drawn, play
+from gameproxy.sites import SITES
 
 SCENARIOS: Final = (
     "connect",
@@ -30,6 +31,8 @@ SCENARIOS: Final = (
     "small-farm",
 )
 """Those that have their turn."""
+EXPECTED: Final = (*KINDS, *SITES, *(f"{site}, disturbed" for site in SITES))
+"""What many runs must have reached."""
 FAILURES_KEPT: Final = 100
 ENOUGH_RUNS: Final = 20
 """Runs for each kind of fault after which one that never did anything is a fault of the soak's own."""
@@ -54,10 +57,11 @@ class Tally:
     hashes: dict[int, str] = field(default_factory=dict)
 
     def never(self) -> list[str]:
-        """The kinds of faults that never did anything, when there were enough runs to expect all."""
+        """The faults that never did anything, and the sites that were never come by or never disturbed, when there were
+        enough runs to expect all."""
         if self.runs < ENOUGH_RUNS * len(KINDS):
             return []
-        return [kind for kind in KINDS if not self.reached[kind]]
+        return [name for name in EXPECTED if not self.reached[name]]
 
 
 @dataclass(frozen=True, slots=True)

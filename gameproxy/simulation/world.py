@@ -7,8 +7,9 @@ import signal
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Final, cast
 
 from twisted.logger import ILogObserver, globalLogPublisher
@@ -22,7 +23,7 @@ from gameproxy.host import Host
 from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
-from gameproxy.simulation.chance import entropy
+from gameproxy.simulation.chance import entropy, stream
 from gameproxy.simulation.invariants import Watch, left_of_the_dead, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
@@ -48,6 +49,8 @@ HYDRATING_TIME: Final = 600.0
 """Virtual seconds that it may take until a world is in the state in which it is to begin."""
 CALM_TIME: Final = 20.0
 """Virtual seconds after the last fault in which all that it has led to must be put right, while players go on."""
+DISTURBED: Final = 25
+"""Of 100 times that a site is come by which is to be disturbed, how often it is."""
 _LOOKS_AT_WALL: Final = 256
 """Events between two looks at the wall clock."""
 
@@ -106,6 +109,7 @@ class Simulation(Stage):
         """Whether no fault is to happen any more."""
         self.reached: dict[str, int] = {}
         """How often each fault did something, and each named place was come by."""
+        self._site_chances: dict[str, Random] = {}
         self._started = 0
         self.farm_machine = self.kernel.add_machine("farm", FARM_ADDRESS)
         self.clients_machine = self.kernel.add_machine("clients", CLIENTS_ADDRESS)
@@ -217,6 +221,19 @@ class Simulation(Stage):
     def reach(self, name: str) -> None:
         """Count that something was done, or come by."""
         self.reached[name] = self.reached.get(name, 0) + 1
+
+    def disturbs(self, site: str) -> bool:
+        """Whether a site of production code that is come by is to be disturbed."""
+        self.reach(site)
+        chance = self._site_chances.get(site)
+        if chance is None or self.is_calm or chance.randrange(100) >= DISTURBED:
+            return False
+        self.reach(f"{site}, disturbed")
+        return True
+
+    def disturb(self, sites: Iterable[str]) -> None:
+        """Have some sites of production code disturbed from now on, now and then."""
+        self._site_chances = {site: stream(self.seed, "site", site) for site in sites}
 
     def address_of(self, client: int) -> str:
         address = f"10.{64 + client // 62_500}.{client // 250 % 250}.{client % 250 + 1}"
@@ -446,6 +463,7 @@ class SimProxy:
                 ensure_descriptors=lambda _: None,
                 database_threads=cast(ThreadPool, self.database_threads),
                 password_threads=cast(ThreadPool, reactor.thread_pool),
+                disturbs=world.disturbs,
             ),
             control=False,
         )

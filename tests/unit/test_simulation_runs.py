@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm.placement import Placement
 from gameproxy.session_steps import SessionSteps
-from gameproxy.simulation.faults import KINDS, draw
+from gameproxy.simulation.faults import draw
 from gameproxy.simulation.files import NotARun, first_difference, load, save
 from gameproxy.simulation.runs import Run, drawn, module_of, play
 from gameproxy.simulation.shrinking import Shrinker, as_test, signature
-from gameproxy.simulation.soaking import Soak, Tally, soak
+from gameproxy.simulation.soaking import EXPECTED, Soak, Tally, soak
 
 
 class RunTests(SynchronousTestCase):
@@ -128,6 +128,6 @@ class SoakTests(SynchronousTestCase):
     def test_what_never_happened(self) -> None:
         """After many runs, a fault that never did anything is told."""
         tally = Tally(runs=10_000)
-        tally.reached.update({kind: 1 for kind in KINDS if kind != "reset"})
+        tally.reached.update({name: 1 for name in EXPECTED if name != "reset"})
         self.assertEqual(tally.never(), ["reset"])
         self.assertEqual(replace(tally, runs=10).never(), [])
