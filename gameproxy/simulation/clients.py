@@ -51,7 +51,7 @@ class Plan:
     :param sends: what it sends instead of AUTH: ``garbage`` or ``oversize``; or ``forged``: when it plays, a frame that
         only a game server may send.
     :param early: how many of its frames it sends with AUTH, before it is let in.
-    :param reads: whether it reads what comes.
+    :param reads: whether it reads what comes once it is let in.
     """
 
     frames: int = 3
@@ -205,6 +205,8 @@ class Client:
             self.server, self.session = welcome.server, welcome.session
             self._told("welcome", self.number, welcome.server, welcome.session[:8])
             self._enter("playing")
+            if not self.plan.reads and self._protocol is not None:
+                self._protocol.transport.pauseProducing()
             self._play()
         elif kind == (FrameType.CLOSE if self.was_welcomed else FrameType.ERROR):
             self.ending = decode_notice(body[1:]).code
@@ -337,8 +339,6 @@ class _Connection(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
-        if not self._client.plan.reads:
-            self.transport.pauseProducing()
         self._client.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
