@@ -121,7 +121,7 @@ def abort(sock: Any) -> None:
 def fill(world: World, sock: Any) -> int:
     """Write until nothing more is taken."""
     written = 0
-    for _ in range(10_000):
+    for _ in range(2_000):
         try:
             written += sock.send(b"x" * 16384)
         except BlockingIOError:
