@@ -40,6 +40,7 @@ nitpick_ignore_regex = [
     ),
     (
         r"py:.*",
-        r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal)",
+        r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal"
+        r"|gameproxy\.simulation\.(stage\.(T|ProxyHandle)|states\.State))",
     ),
 ]

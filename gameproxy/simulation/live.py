@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from twisted.internet.epollreactor import EPollReactor
 from gameproxy.config import Config, ServerConfig
 from gameproxy.control import control_folder
 from gameproxy.farm import LinuxProcesses
+from gameproxy.gameserver import Game
 from gameproxy.handshake import derive_server_key
 from gameproxy.keys import read_secret
 from gameproxy.simulation.chance import entropy
@@ -48,7 +49,7 @@ class Live(Stage):
     each frame back. All processes end with the world, and their folder is removed.
 
     :param seed: of what clients draw. It does not make the world the same again.
-    :param wall_budget: seconds that it may take, from when the state is there in which it begins to :meth:`settle`.
+    :param wall_budget: seconds that it may take, from when the state is there in which it begins to ``settle``.
     :param patience: by how much all bounds of time are longer than a test says: real machines are busy at times.
     :param config: of the proxies; ``None``: guests, and the game ``echo`` with servers of 16.
     :param proxies: how many there are on the one database.
@@ -73,17 +74,14 @@ class Live(Stage):
         self._begun = time.monotonic()
         self._end = math.inf
         self._reactor = _reactor()
+        self._commands: dict[str, tuple[str, ...]] = dict(COMMANDS)
         self._configure(config or default_config(), proxies)
 
     # Its life
 
     def _configure(self, config: Config, proxies: int) -> None:
-        games = tuple(
-            game.model_copy(update={"command": COMMANDS.get(game.command[0], game.command)})
-            for game in config.games
-        )
         proxy = config.proxy.model_copy(update={"database": "sqlite:///farm.db"})
-        config = config.model_copy(update={"games": games, "proxy": proxy})
+        config = config.model_copy(update={"proxy": proxy})
         self.config = with_tickets(config, self._premises.folder)
         self._proxies = [
             LiveProxy(number, self._premises, lambda: self.config) for number in range(proxies)
@@ -99,6 +97,11 @@ class Live(Stage):
                 "game servers listen",
             )
             self._list_servers()
+        games = tuple(
+            game.model_copy(update={"command": self._commands.get(game.command[0], game.command)})
+            for game in self.config.games
+        )
+        self.config = self.config.model_copy(update={"games": games})
         for proxy in self._proxies:
             proxy.start()
         self.run_until(
@@ -116,6 +119,11 @@ class Live(Stage):
                 lambda: all(client.state in ("idle", "ended") for client in self.all_clients),
             )
             self._clear()
+
+    def add_game(self, name: str, make: Callable[[], Game], command: Sequence[str] = ()) -> None:
+        if not command:
+            raise ValueError(f"a real world needs a command that runs {name}")
+        self._commands[name] = tuple(command)
 
     @property
     def proxies(self) -> list[LiveProxy]:

@@ -85,16 +85,27 @@ def run_place(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper)
 
 
 def serve_echo(reactor: SimReactor, place: Place, ledger: Ledger, temper: Temper) -> GameServer:
-    """Run a game server until it ends, and its process with it."""
+    """Run an echoing game server until it ends, and its process with it."""
     process = reactor.process
     process.kernel.write("serves", process.name, place.server, place.capacity)
-    loop = TwistedLoop(cast(Reactor, reactor))
     # Room for more than the farm may send, so that the ledger sees it when it does.
     place = replace(place, capacity=2 * place.capacity)
+    server = serve_game(reactor, place, EchoGame(place.server, ledger), temper.load)
+    if temper.is_deaf:
+        process.signal_handlers[signal.SIGTERM] = _do_nothing
+    return server
+
+
+def serve_game(
+    reactor: SimReactor, place: Place, game: Game, load: float | None = None
+) -> GameServer:
+    """Run a game server with any game until it ends, and its process with it."""
+    process = reactor.process
+    loop = TwistedLoop(cast(Reactor, reactor))
     chance = entropy(process.kernel.seed, "game server", process.machine.name, process.pid)
-    server = GameServer(EchoGame(place.server, ledger), place, loop, entropy=chance)
-    server.load = temper.load
-    process.signal_handlers[signal.SIGTERM] = _do_nothing if temper.is_deaf else server.drain
+    server = GameServer(game, place, loop, entropy=chance)
+    server.load = load
+    process.signal_handlers[signal.SIGTERM] = server.drain
 
     def ended(_: Any) -> None:
         process.end(0)

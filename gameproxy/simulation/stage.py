@@ -5,20 +5,25 @@ from __future__ import annotations
 import signal
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from gameproxy.auth import issue_ticket
 from gameproxy.config import AuthConfig, Config, GameConfig, ProxyConfig, TicketKeyConfig
+from gameproxy.gameserver import Game
 from gameproxy.messages import Auth
 from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.clients import Client, Clients, Plan
 from gameproxy.simulation.states import State
 
+T = TypeVar("T")
 REACHING_TIME: Final = 60.0
 """Seconds in which clients must get to where they are asserted to be."""
 TICKET_KEY: Final = b"of worlds that tests make, and of nothing else"
@@ -150,6 +155,14 @@ class Stage(ABC):
             raise ValueError("this world has begun already: hydrate it before all else")
         return hydrate(self, state)
 
+    @abstractmethod
+    def add_game(self, name: str, make: Callable[[], Game], command: Sequence[str] = ()) -> None:
+        """Have a game of one's own, before the world begins: ``command = [name]`` in ``[[games]]`` starts it.
+
+        :param make: makes the game in each process of a simulated world.
+        :param command: what runs it in a real one.
+        """
+
     def settle(self) -> None:
         """The world heals, all clients leave, and everything must come to rest.
 
@@ -209,6 +222,26 @@ class Stage(ABC):
         :param what: names it, for people.
         :raises WorldFailed: it does not hold by then.
         """
+
+    def wait_for(self, work: Coroutine[Any, Any, T], within: float = 60.0) -> T:
+        """Let time go by until a coroutine has ended, such as a client made with :mod:`gameproxy.client`.
+
+        :param work: on Twisted: :class:`gameproxy.loops.on_twisted.TwistedLoop` of :attr:`clients_reactor`.
+        :param within: seconds that it may take.
+        :return: what comes of it; it raises what that raises.
+        """
+        self.start()
+        results: list[T | Failure] = []
+        done = Deferred.fromCoroutine(work).addBoth(results.append)
+        try:
+            self.run_until(lambda: bool(results), within, "what was to be waited for ends")
+        except BaseException:
+            done.cancel()
+            raise
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
 
     # What holds
 

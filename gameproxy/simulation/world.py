@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from gameproxy.config import Config, ServerConfig
 from gameproxy.farm import GameFarm
+from gameproxy.gameserver import Game, Place
 from gameproxy.host import Host
 from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
@@ -29,7 +30,7 @@ from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
 from gameproxy.simulation.processes import Programs, SimProcesses, send_signal
-from gameproxy.simulation.programs import Temper, run_echo
+from gameproxy.simulation.programs import Temper, run_echo, serve_game
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
 from gameproxy.simulation.stage import ServerHandle, Stage, WorldFailed, with_tickets
@@ -401,6 +402,15 @@ class Simulation(Stage):
         self.kernel.stop()
 
     # Game servers
+
+    def add_game(self, name: str, make: Callable[[], Game], command: Sequence[str] = ()) -> None:
+        def run(
+            reactor: SimReactor, arguments: Sequence[str], environment: Mapping[str, str]
+        ) -> None:
+            self.game_servers[reactor.process.pid] = reactor
+            serve_game(reactor, Place.from_environment(environment), make())
+
+        self.programs.programs[name] = run
 
     def _run_echo(
         self, reactor: SimReactor, arguments: Sequence[str], environment: Mapping[str, str]

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gameproxy.client import Client, Guest, Refused, Session
+from gameproxy.client.reconnecting import sleep
+from gameproxy.gameserver import Game, Player, run
+from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.simulation.clients import Plan
 from gameproxy.simulation.live import Live
 from gameproxy.simulation.stage import Stage, WorldFailed
@@ -126,6 +130,91 @@ def test_proxy_restarted(world: Stage) -> None:
     world.settle()
 
 
+class Dice(Game):
+    """Says who has thrown what."""
+
+    def received(self, player: Player, body: bytes) -> None:
+        player.send(b"\x10%s threw a six" % player.name.encode())
+
+
+DICE = """
+[auth]
+guests = true
+
+[[games]]
+name = "dice"
+command = ["dice"]
+capacity = 2
+max_servers = 2
+"""
+
+
+def test_a_game_of_ones_own(world: Stage) -> None:
+    """Any game in Python, played with the client library; its game servers end when they are asked to."""
+    world.add_game("dice", Dice, [sys.executable, __file__])
+    world.hydrate(parse_state(DICE))
+    sessions: list[Session] = []
+
+    async def throw(name: str) -> bytes:
+        address = world.proxies[0].address
+        client = Client(TwistedLoop(world.clients_reactor), *address, Guest(name))
+        async with await client.connect() as session:
+            sessions.append(session)
+            session.send(b"\x10")
+            return await session.receive()
+
+    assert world.wait_for(throw("ann")) == b"\x10guest:ann threw a six"
+    assert sessions[0].welcome is not None
+    server = sessions[0].welcome.server
+    world.server(server).stop()
+    world.run_until(lambda: world.farm.servers()[server] == "closed", 10, "it has ended")
+    assert world.wait_for(throw("bob")) == b"\x10guest:bob threw a six"
+    with pytest.raises(Refused, match="unknown_game"):
+        world.wait_for(connect(world, "chess"))
+    with pytest.raises(WorldFailed, match="what was to be waited for"):
+        world.wait_for(sleep(TwistedLoop(world.clients_reactor), 600), within=0.1)
+    world.settle()
+
+
+async def connect(world: Stage, game: str) -> Session:
+    """A client that wants a game."""
+    loop = TwistedLoop(world.clients_reactor)
+    return await Client(loop, *world.proxies[0].address, Guest("eve", game=game)).connect()
+
+
+HANGING = """
+[auth]
+guests = true
+
+[selection]
+handshake_timeout = 0.5
+
+[[games]]
+name = "echo"
+command = ["echo"]
+capacity = 4
+max_servers = 2
+
+[[started]]
+game = "echo"
+condition = "hanging"
+
+[[clients]]
+"""
+
+
+def test_started_server_that_hangs(world: Stage) -> None:
+    """Who comes is sent elsewhere; who was in plays on when it goes on."""
+    (inside,) = world.hydrate(parse_state(HANGING))
+    others = world.clients.batch(2)
+    world.assert_reached(others, server=True)
+    assert inside.server not in {other.server for other in others}
+    assert inside.state == "playing"
+    world.server(inside.server).go_on()
+    world.run_until(lambda: inside.echoed == 3, 10, "its frames come back")
+    world.settle()
+
+
 def test_what_does_not_hold(world: Stage) -> None:
     """It fails the test, which hears what was found."""
     world.hydrate("three_servers")
@@ -212,9 +301,19 @@ def test_live_wrong_key() -> None:
         world.hydrate(parse_state(guests + server % "exits = 1.0"))
 
 
+def test_live_game_without_a_command() -> None:
+    """A real world cannot run a game that it is only shown."""
+    with Live() as world, pytest.raises(ValueError, match="needs a command that runs dice"):
+        world.add_game("dice", Dice)
+
+
 def test_live_budget() -> None:
     """A world that takes too long fails."""
     with Live(wall_budget=0.5) as world:
         world.hydrate("three_servers")
         with pytest.raises(WorldFailed, match=r"past its 0\.5 s"):
             world.run_for(2)
+
+
+if __name__ == "__main__":
+    run(Dice())  # as a game server of a real world
