@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gameproxy.cli.reporting import CommandFailed
-from gameproxy.farm.database import BUSY_TIMEOUT
+from gameproxy.farm.database import BUSY_TIMEOUT, text_of
 from gameproxy.farm.upgrades import SCHEMA_VERSION
 
 
@@ -48,7 +48,7 @@ def _transaction(database: Path, mode: str, begin: str) -> Iterator[sqlite3.Curs
         with closing(
             sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
         ) as connection:
-            connection.text_factory = _text
+            connection.text_factory = text_of
             cursor = connection.cursor()
             cursor.execute(begin)
             _ensure_version(database, cursor)
@@ -84,8 +84,3 @@ def _ensure_version(database: Path, cursor: sqlite3.Cursor) -> None:
             f"{database}: has version {version}, this gameproxy needs {SCHEMA_VERSION}: "
             "start a proxy of this version, which brings it up to date"
         )
-
-
-def _text(data: bytes) -> str:
-    """Whatever somebody wrote into a row can be shown."""
-    return data.decode("utf-8", "backslashreplace")

@@ -113,6 +113,7 @@ class Database:
     def _opened(self, connection: sqlite3.Connection) -> None:
         try:
             _use_wal(connection)
+            connection.text_factory = text_of
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
             # A first look makes the files that belong to the database.
@@ -198,6 +199,11 @@ class Database:
             left -= 1
             if left % _LOOKS == 0:
                 sleep(_LOOK_PAUSE)
+
+
+def text_of(data: bytes) -> str:
+    """A text of the database, whatever bytes somebody wrote into it."""
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

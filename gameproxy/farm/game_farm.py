@@ -271,7 +271,8 @@ class GameFarm:
         registry.register_proxy(cursor, self.proxy, self._processes, now)
         self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
-        registry.restore_servers(cursor, self.proxy, self._keeper.mine)
+        # Those of other proxies too, which may come later than this one's sessions on them.
+        registry.restore_servers(cursor, self.proxy, self._keeper.living)
         registry.adopt_servers(cursor, self.proxy)
         homeless, strays = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
         self._bans.forget()

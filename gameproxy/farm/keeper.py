@@ -109,11 +109,13 @@ class ServerKeeper:
         self._heartbeats = Standstill()
         self._idle = Standstill()
         self._kills: dict[str, IDelayedCall] = {}
+        self._closing: set[str] = set()
+        """The servers whose rows are being closed: once, however long the database does not take it."""
         self._seen: dict[str, ProcessName] = {}
         """The processes of servers that this proxy knows to have run: of those that it never saw running another may
         have the pid since."""
-        self.mine: Sequence[StartedServer] = ()
-        """The servers that this proxy looks after, as last seen."""
+        self.living: Sequence[StartedServer] = ()
+        """The servers that are not closed, of all proxies, as last seen."""
         self._warm: dict[str, int] = {}
 
     def start(self, server: str, game: GameConfig) -> None:
@@ -167,7 +169,7 @@ class ServerKeeper:
             if server.state in ("starting", "ready"):
                 self._warm[server.game] = self._warm.get(server.game, 0) + 1
         mine = [server for server in servers if server.proxy == self.proxy]
-        self.mine = mine
+        self.living = servers
         living = {server.id for server in servers}
         self._seen = {name: process for name, process in self._seen.items() if name in living}
         self._seen |= {
@@ -181,7 +183,7 @@ class ServerKeeper:
             if server.process in ended:
                 self._ended(server.id, server.game)
             elif server.state == "starting":
-                self._inspect_start(server)
+                self._inspect_start(server, stood[server.id])
             else:
                 self._inspect_heartbeat(server, stood[server.id])
                 if server.taken == 0:
@@ -198,11 +200,12 @@ class ServerKeeper:
             kill.cancel()
         self._kills.clear()
 
-    def _inspect_start(self, server: StartedServer) -> None:
+    def _inspect_start(self, server: StartedServer, stood: float) -> None:
         game = self.games.get(server.game)
         timeout = game.start_timeout if game is not None else START_TIMEOUT
         now = self._reactor.seconds()
-        if server.started_at is None or now - server.started_at < timeout:
+        # The clock may have been set back since, and the row edited: then it counts since when this proxy knows it.
+        if max(stood, now - (server.started_at or now)) < timeout:
             return
         self._log.warn(
             "game server {server} was not ready after {timeout} s",
@@ -289,13 +292,16 @@ class ServerKeeper:
         self._processes.signal(process, signal.SIGKILL)
 
     def _ended(self, server: str, game: str) -> None:
+        if server in self._closing:
+            return
+        self._closing.add(server)
         self._end_group(server)
         now, chance = self._reactor.seconds(), self._chance()
         done = self._must(
             lambda cursor: registry.close_server(cursor, server, now, chance),
             "closing a game server",
         )
-        done.addCallback(lambda _: self._on_change(game))
+        done.addCallback(lambda _: self._row_closed(server, game))
         try:
             self._starter.clean_up(server)
         except OSError as error:
@@ -304,6 +310,10 @@ class ServerKeeper:
                 server=server,
                 error=error,
             )
+
+    def _row_closed(self, server: str, game: str) -> None:
+        self._closing.discard(server)
+        self._on_change(game)
 
     def _end_group(self, server: str) -> None:
         """What is left of its process group has what remains of its grace when it was asked to stop, else none."""

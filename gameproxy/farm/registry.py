@@ -30,11 +30,12 @@ class ProxyRow:
     """A proxy that takes part.
 
     :param beat: its last sign of life: seconds since the epoch, or whatever somebody edited it to.
+    :param process: ``None`` where somebody edited that to what names none.
     """
 
     id: str
     beat: float
-    process: ProcessName
+    process: ProcessName | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now
 def proxies(cursor: sqlite3.Cursor) -> list[ProxyRow]:
     """The proxies that take part."""
     rows = cursor.execute("SELECT id, beat, pid, process_started, place FROM proxies ORDER BY id")
-    return [ProxyRow(name, beat, ProcessName(*process)) for name, beat, *process in rows]
+    return [ProxyRow(name, beat, _process(*process)) for name, beat, *process in rows]
 
 
 def dead_proxies(cursor: sqlite3.Cursor, processes: Processes) -> list[str]:
     """The proxies whose processes have certainly ended."""
-    return [proxy.id for proxy in proxies(cursor) if processes.is_gone(proxy.process)]
+    return [p.id for p in proxies(cursor) if p.process and processes.is_gone(p.process)]
 
 
 def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
@@ -162,12 +163,15 @@ def started_servers(cursor: sqlite3.Cursor) -> list[StartedServer]:
     )
     found = []
     for *fields, heartbeat_at, started_at, pid, started, place in rows:
-        process = None
-        if isinstance(pid, int) and isinstance(place, str):
-            process = ProcessName(pid, started, place)
-        fields += _number(heartbeat_at), _number(started_at), process
+        fields += _number(heartbeat_at), _number(started_at), _process(pid, started, place)
         found.append(StartedServer(*fields))
     return found
+
+
+def _process(pid: object, started: str | None, place: object) -> ProcessName | None:
+    if isinstance(pid, int) and isinstance(place, str):
+        return ProcessName(pid, started, place)
+    return None
 
 
 def _number(value: object) -> float | None:

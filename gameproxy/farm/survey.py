@@ -91,7 +91,7 @@ class Surveyor:
             registry.started_servers(cursor),
             [proxy for proxy in registry.proxies(cursor) if proxy.id != self._proxy],
             registry.are_listed(cursor, self.listed),
-            next_sweep(cursor),
+            next_sweep(cursor, now),
         )
         self._read_at = read_at
         return self._judge(self._survey)
@@ -110,5 +110,6 @@ class Surveyor:
     def _judge(self, survey: Survey) -> Survey:
         """No table tells when a process ends."""
         processes = [proxy.process for proxy in survey.others]
-        processes += [s.process for s in survey.servers if s.process is not None]
-        return replace(survey, ended=frozenset(p for p in processes if self._processes.is_gone(p)))
+        processes += [server.process for server in survey.servers]
+        ended = frozenset(p for p in processes if p is not None and self._processes.is_gone(p))
+        return replace(survey, ended=ended)

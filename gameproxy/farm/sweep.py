@@ -8,34 +8,36 @@ from typing import Final
 
 _FORGET_CLOSED_AFTER: Final = 3600.0
 _CLOSED: Final = "game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0"
-_CLOSED_AT: Final = "max(coalesce(started_at, 0), coalesce(heartbeat_at, 0))"
+_TIME: Final = "CASE WHEN typeof({0}) = 'real' AND {0} < :latest THEN {0} ELSE 0 END"
+"""The times in a row; what game servers wrote in other words, as text or in milliseconds, is none."""
+_CLOSED_AT: Final = f"max({_TIME.format('started_at')}, {_TIME.format('heartbeat_at')})"
 
 
 def sweep(cursor: sqlite3.Cursor, now: float) -> None:
     """Remove tickets and bans that have expired, and servers that closed long ago."""
     cursor.execute("DELETE FROM used_tickets WHERE expires_at < ?", (now,))
     cursor.execute("DELETE FROM bans WHERE expires_at <= ?", (now,))
-    closed_before = f"{_CLOSED} AND {_CLOSED_AT} < ?"
-    before = now - _FORGET_CLOSED_AFTER
+    closed_before = f"{_CLOSED} AND {_CLOSED_AT} < :before"
+    times = {"before": now - _FORGET_CLOSED_AFTER, "latest": now + _FORGET_CLOSED_AFTER}
     sums = cursor.execute(
         "SELECT game, CAST(total(connections_added) AS INTEGER), "  # noqa: S608 - constants
         f"CAST(total(connections_removed) AS INTEGER) FROM {closed_before} "
         "GROUP BY game ORDER BY game",
-        (before,),
+        times,
     ).fetchall()
     for game, added, removed in sums:
         _add_to_closed(cursor, game, added, removed)
     if sums:
-        cursor.execute(f"DELETE FROM {closed_before}", (before,))  # noqa: S608 - constants
+        cursor.execute(f"DELETE FROM {closed_before}", times)  # noqa: S608 - constants
 
 
-def next_sweep(cursor: sqlite3.Cursor) -> float:
+def next_sweep(cursor: sqlite3.Cursor, now: float) -> float:
     """When something of what is there now has had its time; infinity when nothing ever has."""
     (at,) = cursor.execute(
         "SELECT min(at) FROM (SELECT min(expires_at) AS at FROM used_tickets "  # noqa: S608 - constants
         "UNION ALL SELECT min(expires_at) FROM bans "
-        f"UNION ALL SELECT min({_CLOSED_AT}) + ? FROM {_CLOSED})",
-        (_FORGET_CLOSED_AFTER,),
+        f"UNION ALL SELECT min({_CLOSED_AT}) + :life FROM {_CLOSED})",
+        {"life": _FORGET_CLOSED_AFTER, "latest": now + _FORGET_CLOSED_AFTER},
     ).fetchone()
     return float(at) if isinstance(at, int | float) else math.inf
 

@@ -50,6 +50,25 @@ class RestoredTests(SynchronousTestCase):
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((world.evicted, world.counts("a")), ([], (0, 1, 1, 0)))
 
+    def test_deleted_under_another_s_servers(self) -> None:
+        """The first proxy to make a deleted database again has sessions on another one's servers: all stay."""
+        world = self.world()
+        keeper = world.proxy()
+        first = world.client(keeper)
+        world.ready(world.starter.started[0])
+        world.reactor.pass_time(1.0, 0.25)
+        other = world.proxy()
+        self.relaying(world, other)
+        keeper.relaying(first.slots[0])
+        world.reactor.pass_time(1.0, 0.25)
+        for name in self.folder.glob("farm.db*"):
+            name.unlink()
+        other.check_address("192.0.2.1")  # so that it is the first to notice
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(world.evicted, [])
+        self.assertEqual(world.counts(world.starter.started[0])[1], 2)
+        self.assertEqual(len(world.sql("SELECT 1 FROM proxies")), 2)
+
     def test_backup_with_ended_sessions(self) -> None:
         """Slots that a backup brings back, of sessions that are over, are given back."""
         world = self.world(listed("a", capacity=3))

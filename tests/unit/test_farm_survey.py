@@ -83,6 +83,16 @@ class SurveyorTests(SynchronousTestCase):
         del self.processes.running[7]
         self.assertEqual(self.known().ended, {other.process})
 
+    def test_processes_that_are_none(self) -> None:
+        """The row of a proxy that names no process, edited to nonsense, says nothing of a process."""
+        add_proxy(self.mine, "first", 7, "then")
+        add_proxy(self.mine, "second", 8, "then")
+        self.mine.execute("UPDATE proxies SET place = x'ff' WHERE id = 'first'")
+        self.mine.execute("UPDATE proxies SET pid = '8' || char(0) WHERE id = 'second'")
+        survey = self.read()
+        self.assertEqual([proxy.process for proxy in survey.others], [None, None])
+        self.assertEqual(survey.ended, frozenset())
+
     def test_changes_while_reading(self) -> None:
         """What is written between the look and the reading, or after it, is seen by the next look."""
         self.assertIsNone(self.surveyor.look(self.mine))
@@ -129,20 +139,20 @@ class SweepTests(SynchronousTestCase):
 
     def test_when(self) -> None:
         """The next sweep is due when the first ticket, ban or closed server has had its time; then it is gone."""
-        self.assertEqual(next_sweep(self.cursor), math.inf)
+        self.assertEqual(next_sweep(self.cursor, 500.0), math.inf)
         self.cursor.execute("INSERT INTO bans (kind, subject) VALUES ('player', 'ever')")
-        self.assertEqual(next_sweep(self.cursor), math.inf)
+        self.assertEqual(next_sweep(self.cursor, 500.0), math.inf)
         self.add_closed("a", 100.0, 400.0)
-        self.assertEqual(next_sweep(self.cursor), 4000.0)
+        self.assertEqual(next_sweep(self.cursor, 500.0), 4000.0)
         self.cursor.execute(
             "INSERT INTO bans (kind, subject, expires_at) VALUES ('player', 'x', 300.0)"
         )
-        self.assertEqual(next_sweep(self.cursor), 300.0)
+        self.assertEqual(next_sweep(self.cursor, 500.0), 300.0)
         self.cursor.execute("INSERT INTO used_tickets VALUES ('t', 200.0)")
         for at in (200.0, 300.0, 4000.0):
-            self.assertEqual(next_sweep(self.cursor), at)
+            self.assertEqual(next_sweep(self.cursor, 500.0), at)
             sweep(self.cursor, at + 0.1)
-        self.assertEqual(next_sweep(self.cursor), math.inf)
+        self.assertEqual(next_sweep(self.cursor, 500.0), math.inf)
 
     def test_nonsense(self) -> None:
         """Ends that are no numbers are never due."""
@@ -150,7 +160,20 @@ class SweepTests(SynchronousTestCase):
             "INSERT INTO bans (kind, subject, expires_at) VALUES ('player', 'x', 'y')"
         )
         self.cursor.execute("INSERT INTO used_tickets VALUES ('t', x'00')")
-        self.assertEqual(next_sweep(self.cursor), math.inf)
+        self.assertEqual(next_sweep(self.cursor, 500.0), math.inf)
+
+    def test_heartbeats_in_other_words(self) -> None:
+        """A game server that wrote milliseconds or a date as its heartbeat is swept by the time of its start."""
+        self.add_closed("milliseconds", 1.7e9, 1.7e12)
+        self.add_closed("date", 1.7e9, "2023-11-14 22:13:20")
+        self.add_closed("nothing known", "then", b"\xff")
+        self.assertEqual(next_sweep(self.cursor, 1.7e9), 3600.0)
+        for now, left in (1.7e9, 2), (1.7e9 + 3601, 0):
+            sweep(self.cursor, now)
+            count = self.cursor.execute(
+                "SELECT count(*) FROM game_servers WHERE origin = 'started'"
+            ).fetchone()
+            self.assertEqual(count, (left,))
 
 
 class UpkeepTests(SynchronousTestCase):

@@ -98,6 +98,18 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(world.counts("a"), (0, 0, 1, 1))
         self.assertEqual(world.client(farm).server, "a")
 
+    def test_proxy_deleted_by_the_shell(self) -> None:
+        """Slots go with their proxy's row also when that is deleted by a program that heeds no foreign keys."""
+        world = self.world(listed("a", capacity=1))
+        dead = world.proxy()
+        dead.relaying(world.client(dead).slots[0])
+        world.reactor.settle()
+        world.kill(dead)
+        self.assertEqual(world.sql("PRAGMA foreign_keys"), [(0,)])
+        world.sql("DELETE FROM proxies")
+        self.assertEqual(world.sql("SELECT 1 FROM slots"), [])
+        self.assertEqual(world.counts("a"), (0, 0, 1, 1))
+
     def test_silent_proxy_loses_its_slots(self) -> None:
         """A proxy that cannot be looked up loses its slots 15 s after its last sign of life."""
         world = self.world(listed("a", capacity=1))
@@ -453,6 +465,29 @@ class UpkeepTests(SynchronousTestCase):
         before = world.reactor.threads.count
         world.reactor.pass_time(30.0, 0.25)
         self.assertLessEqual(world.reactor.threads.count - before, 60)
+
+    def test_closed_once(self) -> None:
+        """While the database can be read and not written, the ends of game servers do not pile up."""
+        world, _, server = self.with_server()
+        world.reactor.threads.locked = True
+        del world.processes.running[world.starter.pids[server]]
+        world.reactor.pass_time(20.0, 0.25)
+        self.assertEqual(world.starter.cleaned, [server])
+        world.reactor.threads.locked = False
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual(self.state(world, server), "closed")
+        self.flushLoggedErrors()
+
+    def test_start_from_the_future(self) -> None:
+        """A start whose time lies ahead, since the clock was set back or it was edited, fails in its time too."""
+        for time in ("started_at + 1e6", "NULL"):
+            world = self.world(start_timeout=10.0)
+            world.client(world.proxy())
+            world.sql(f"UPDATE game_servers SET started_at = {time}")
+            world.reactor.pass_time(9.0, 0.25)
+            self.assertEqual(self.state(world, world.starter.started[0]), "starting")
+            world.reactor.pass_time(3.0, 0.25)
+            self.assertEqual(self.state(world, world.starter.started[0]), "draining")
 
     def test_database_out_of_reach_counts_for_nothing(self) -> None:
         """Time in which the proxy could not read the database does not make a server lost."""

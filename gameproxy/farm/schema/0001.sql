@@ -51,7 +51,7 @@ CREATE TABLE slots (
     arrival INTEGER PRIMARY KEY,              -- order of arrival over all proxies
     session TEXT NOT NULL UNIQUE,
     server TEXT,                              -- NULL while queued
-    proxy TEXT NOT NULL REFERENCES proxies (id) ON DELETE CASCADE,
+    proxy TEXT NOT NULL REFERENCES proxies (id),
     player TEXT NOT NULL,
     address TEXT NOT NULL,
     game TEXT NOT NULL,
@@ -121,6 +121,9 @@ BEGIN
     SELECT RAISE (ABORT, 'no room') WHERE NOT EXISTS (
         SELECT 1 FROM game_servers WHERE id = NEW.server AND connections + reserved < capacity);
 END;
+
+-- No ON DELETE CASCADE: the sqlite3 shell, by which a row may be deleted by hand, does not heed foreign keys.
+CREATE TRIGGER proxy_deleted AFTER DELETE ON proxies BEGIN DELETE FROM slots WHERE proxy = OLD.id; END;
 
 -- These alone write reserved and connections*.
 CREATE TRIGGER slot_inserted AFTER INSERT ON slots WHEN NEW.server IS NOT NULL
