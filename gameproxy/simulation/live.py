@@ -256,7 +256,9 @@ class Live(Stage):
             SETTLE_TIME,
             "all clients have left",
         )
-        self.run_until(lambda: self._left_over() is None, SETTLE_TIME, "nothing is left")
+        latest = time.monotonic() + SETTLE_TIME * self.patience
+        if not self._run(latest, lambda: self._left_over() is None):
+            raise self.failure(f"at rest: {self._left_over()}")
         for client in self.all_clients:
             for fault in client.faults:
                 raise self.failure(f"client {client.number} saw: {fault}")

@@ -88,7 +88,7 @@ class Child:
         self._output = output
         source = str(Path(gameproxy.__file__).parents[1])
         paths = filter(None, (source, os.environ.get("PYTHONPATH")))
-        with output.open("wb") as file:
+        with output.open("ab") as file:
             self._process = subprocess.Popen(  # noqa: S603 - a program of gameproxy's
                 arguments,
                 cwd=folder,

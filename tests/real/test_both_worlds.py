@@ -301,6 +301,34 @@ def test_live_wrong_key() -> None:
         world.hydrate(parse_state(guests + server % "exits = 1.0"))
 
 
+def test_live_settles() -> None:
+    """A real world does not come to rest with a slot left, with a client that saw a fault, or with a proxy that has
+    logged one."""
+    with Live() as world:
+        (client,) = world.clients.batch(1)
+        world.assert_reached([client], server=True)
+        client.faults.append("a frame too many")
+        with pytest.raises(WorldFailed, match="client 0 saw: a frame too many"):
+            world.settle()
+        client.faults.clear()
+        world.execute(
+            "INSERT INTO slots (session, proxy, player, address, game, state, queued_at)"
+            " SELECT 'ghost', id, 'ghost', '::1', 'echo', 'queued', :now FROM proxies"
+        )
+        world.patience = 0.01
+        with pytest.raises(WorldFailed, match="at rest: 1 slots"):
+            world.settle()
+        world.patience = 4.0
+        world.execute("DELETE FROM slots")
+        world.settle()
+        child = world.proxies[0].child
+        assert child is not None
+        with child._output.open("a") as log:
+            log.write("Traceback (most recent call last):\n")
+        with pytest.raises(WorldFailed, match="proxy0 has failed"):
+            world.settle()
+
+
 def test_live_game_without_a_command() -> None:
     """A real world cannot run a game that it is only shown."""
     with Live() as world, pytest.raises(ValueError, match="needs a command that runs dice"):
