@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 import sqlite3
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
 
 from twisted.logger import Logger
+
+_SUBJECT_SHOWN: Final = 64
+"""Characters of a banned address that is none, in the log."""
+_TOLD_MAX: Final = 100
+"""Most of them that the log gets."""
 
 
 class Bans:
@@ -22,6 +28,8 @@ class Bans:
         self._version: tuple[int, int] | None = None
         self._players: dict[str, float] = {}
         self._networks: dict[tuple[int, int], dict[int, float]] = {}
+        self._told: set[str] = set()
+        """The banned addresses that are none, which the log has: each change of a ban has all read again."""
 
     def forget(self) -> None:
         """The database is another one, in which versions mean something else."""
@@ -72,7 +80,10 @@ class Bans:
         try:
             network = ip_network(str(subject).strip(), strict=False)
         except ValueError:
-            self._log.warn("a banned address is no IP or CIDR: {subject!r}", subject=subject)
+            start = str(subject)[:_SUBJECT_SHOWN]
+            if start not in self._told and len(self._told) < _TOLD_MAX:
+                self._told.add(start)
+                self._log.warn("a banned address is no IP or CIDR: {subject!r}", subject=start)
             return
         bits, prefix = network.max_prefixlen, network.prefixlen
         number = int(network.network_address)

@@ -144,6 +144,26 @@ class NonsenseTests(SynchronousTestCase):
             world.reactor.pass_time(1.0, 0.25)
             self.assertEqual(world.evicted, [("s1", "banned")])
 
+    def test_addresses_that_are_none(self) -> None:
+        """The log has each banned address that is none once, cut, and not all of very many."""
+        lines: list[str] = []
+
+        def observe(event: Any) -> None:
+            if "no IP or CIDR" in str(event.get("log_format")):
+                lines.append(event["subject"])
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        world, _, _ = self.world()
+        world.sql("INSERT INTO bans (kind, subject) VALUES ('address', hex(zeroblob(500)))")
+        for change in range(200):
+            world.sql("INSERT INTO bans (kind, subject) VALUES ('address', ?)", f"odd {change}")
+            if change < 3:
+                world.reactor.pass_time(1.0, 0.25)
+                self.assertEqual(len(lines), change + 2)
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual((len(lines), max(map(len, lines))), (100, 64))
+
     def test_failures_are_counted(self) -> None:
         """A start that fails is noted although the numbers of its game were spoiled."""
         world, farm, _ = self.world()
