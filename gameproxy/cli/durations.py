@@ -20,5 +20,7 @@ def seconds(text: str) -> float:
     except ValueError:
         found = 0.0
     if not (math.isfinite(found) and found > 0):
-        raise argparse.ArgumentTypeError("must be a number of seconds, more than 0")
+        raise argparse.ArgumentTypeError(
+            "must be a number of seconds, or one with a unit (30m, 12h, 7d), and more than 0"
+        )
     return found

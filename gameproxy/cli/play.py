@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "textual":
             raise
-        print("To play, install textual: pip install 'gameproxy[arena]'", file=sys.stderr)
+        # By the path of this Python: the first pip in PATH may be another one's.
+        install = f"{sys.executable} -m pip install 'gameproxy[arena]'"
+        print(f"To play, install textual: {install}", file=sys.stderr)
         return 1
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("To play, you need a terminal.", file=sys.stderr)

@@ -314,9 +314,11 @@ def _verify(args: argparse.Namespace) -> int:
 def _load(path: Path) -> tuple[Run, str, list[str]] | None:
     try:
         return load(path)
-    except (OSError, NotARun) as error:
+    except OSError as error:
+        print(printable(f"{path}: cannot be read: {error.strerror}"), file=sys.stderr)
+    except NotARun as error:
         complain(error, "")
-        return None
+    return None
 
 
 def _tell(result: Result) -> None:
