@@ -526,9 +526,11 @@ class _LogEar:
 
 
 def _let_go(ear: _LogEar, folder: tempfile.TemporaryDirectory[str]) -> None:
-    gc.unfreeze()
     globalLogPublisher.removeObserver(ear)
     folder.cleanup()
+    gc.unfreeze()
+    if next(_closed) % _COLLECTED_TOGETHER == 0:
+        gc.collect()
 
 
 def _memory_folder() -> str | None:
