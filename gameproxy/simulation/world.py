@@ -54,6 +54,9 @@ DISTURBED: Final = 25
 """Of 100 times that a site is come by which is to be disturbed, how often it is."""
 _LOOKS_AT_WALL: Final = 256
 """Events between two looks at the wall clock."""
+_COLLECTED_TOGETHER: Final = 16
+"""Worlds whose garbage is looked for at once: a new one freezes what is left of those before it."""
+_closed: Final = itertools.count(1)
 
 
 class SimulationFailed(WorldFailed):
