@@ -271,13 +271,13 @@ class GameProxy(Service):
         self.metrics.session_ended(record)
         self.log.info(
             "Session {session} from {address} ended: {reason}"
-            " (player {player!r}, game server {server!r}, {seconds:.3f} s) {detail!r}",
+            " (player {player!r}, game server {server!r}, {seconds:.3f} s){why}",
             session=record.session,
             address=record.peer.address,
             reason=record.reason.value,
             player=record.player,
             server=record.server,
-            detail=record.detail,
+            why=f" {record.detail!r}" if record.detail else "",
             seconds=record.ended_at - record.started_at,
             record=record,
         )

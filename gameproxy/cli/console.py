@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Final
 
@@ -63,7 +64,8 @@ class Console(Protocol):
             return
         if self._is_terminal:
             self._in_progress = True
-            self.transport.write(f"{_CLEAR}{printable(text)}".encode())
+            room = shutil.get_terminal_size().columns - 1  # what is longer could not be replaced
+            self.transport.write(f"{_CLEAR}{printable(text)[:room]}".encode())
         elif not on_terminal_only:
             self.say(text)
 

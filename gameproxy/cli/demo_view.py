@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
@@ -70,7 +71,8 @@ def view_for(
     keyboard = None
     if keys_may_be_read(fd):
         keyboard = Keyboard(reactor, fd, audience.press, audience.leave)
-    return LiveView(console, address, join_in(program, address, "play"), keyboard)
+    command = "play" if find_spec("textual") else "connect"  # which play needs
+    return LiveView(console, address, join_in(program, address, command), keyboard)
 
 
 def join_in(program: str, address: str, command: str) -> str:

@@ -78,11 +78,19 @@ def command(
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """A table whose cells are escaped. Columns whose name ends in ``#`` are numbers, and stand to the right."""
+    """A table whose cells are escaped. Columns whose name ends in ``#`` are numbers, and stand to the right.
+
+    Where there is too little room cells are folded; but an ``id``, which people type again, stays whole.
+    """
     found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         right = column.endswith("#")
-        found.add_column(column.removesuffix("#"), justify="right" if right else "left")
+        found.add_column(
+            column.removesuffix("#"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=column == "id",
+        )
     for row in rows:
         found.add_row(*(_cell(value) for value in row))
     return found
