@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
+from unittest import mock
 from unittest.mock import patch
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -117,6 +118,16 @@ class ContactTests(SynchronousTestCase):
             f"{clear}STATUS queued, position 2: Wait.\\x1b[0m"
             f"{clear}STATUS queued, position 1: Wait."
             f"{clear}WELCOME guest:\\x1b[1mana to echo on echo-1, session 5e55\n",
+        )
+
+    def test_progress_in_a_narrow_terminal(self) -> None:
+        """What is longer than the line would be left there when it is written over: it is cut."""
+        with mock.patch.dict(os.environ, COLUMNS="24"):
+            self.start(is_terminal=True)
+            self.say(encode_status("queued", 2, "Wait."))
+        self.assertEqual(
+            self.terminal.written.decode().split("\r\x1b[K"),
+            ["", "connecting to play.exam", "STATUS queued, position"],
         )
 
     def test_lines_become_frames(self) -> None:
