@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-pythons test-oldest lint docs bench dist clean
+.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -15,6 +15,12 @@ test: .venv/test.stamp lint
 # What takes longer: crashes and crowds in full, with real processes; about five minutes.
 test-long: .venv/test.stamp
 	$(BIN)/python -m pytest tests/long
+
+# The simulation at length: all bugs of the zoo, many seeds, and many twice under different hash seeds and on the other
+# Pythons; hours. SHORT=1: three minutes. tests/simulation/soak.py says how to have more or less of each.
+soak: .venv/test.stamp
+	PYTHONPATH=. PYTHONS="$$(tests/simulation/pythons)" $(if $(SHORT),SOAK_ZOO=0 SOAK_SEEDS=500 SOAK_VERIFY=100 SOAK_PYTHONS=30) \
+		$(BIN)/python tests/simulation/soak.py
 
 # The unit tests under the other Pythons that are found (python3.12, or one of pyenv's); says which are not.
 test-pythons: .venv/test.stamp

@@ -287,12 +287,13 @@ def _slow_database(world: Simulation, chance: Random) -> bool:
 def _answer_lost(world: Simulation, chance: Random) -> bool:
     """What was committed is told to have failed."""
 
-    def fail() -> None:
+    def fail(proxy: SimProxy) -> None:
+        proxy.lose_database_connection()  # as when COMMIT raises it
         raise _sqlite_error(sqlite3.SQLITE_IOERR, "disk I/O error")
 
     for proxy in world.proxies:
         threads = proxy.database_threads
-        threads.fault_after = fail
+        threads.fault_after = partial(fail, proxy)
         _later(world, 1 + chance.randrange(20_000), threads.calm)
     return True
 

@@ -41,8 +41,8 @@ class Watch:
         auth = config.auth.timeout
         attempt = selection.connect_timeout + selection.handshake_timeout
         ending = config.proxy.stall_timeout + LAST_WORDS_TIME
-        # It is noticed a quarter of the time late, and then there are last words.
-        self._longest_stall = (1.25 * config.proxy.stall_timeout + LAST_WORDS_TIME) * MICROSECONDS
+        # It is noticed a quarter of the time late; when a relay ends just before, for another reason, once more.
+        self._longest_stall = (2 * 1.25 * config.proxy.stall_timeout + SLACK) * MICROSECONDS
         self._longest = {
             "expecting": auth,
             "authenticating": auth,

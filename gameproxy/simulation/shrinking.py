@@ -11,11 +11,13 @@ from typing import Final, TypeVar
 from gameproxy.simulation.runs import Result, Run, play
 
 T = TypeVar("T")
-SIMPLE: Final = ("batch", "connect")
+SIMPLE: Final = ("batch", "connect", "small-farm", "elsewhere")
 """Scenarios that may show a failure of another with fewer clients."""
+SOONER: Final = 20
+"""By how much sooner faults come that are to meet few clients."""
 TIME: Final = 20.0
-"""Seconds of real time that shrinking may take."""
-_NAMES: Final = re.compile(r"\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
+"""Seconds of processor time that shrinking may take."""
+_NAMES: Final = re.compile(r"(?<=game server )\S+|\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
 
 
 def signature(failure: str) -> str:
@@ -27,7 +29,7 @@ class Shrinker:
     """Makes a run small.
 
     :param run: one that fails.
-    :param time_limit: seconds of real time.
+    :param time_limit: seconds of processor time.
     :param told: called with each smaller run that fails in the same way.
     :ivar runs: how many were tried.
     """
@@ -45,7 +47,7 @@ class Shrinker:
         self.runs = 1
         self._signature = signature(first.failure)
         self._told = told
-        self._deadline = time.monotonic() + time_limit
+        self._deadline = time.process_time() + time_limit
 
     def shrink(self) -> Result:
         """The smallest run that was found, and what comes of it."""
@@ -59,11 +61,14 @@ class Shrinker:
         return self.best
 
     def _try_few_clients(self) -> None:
-        """One or two of them may do, if they come at once: this takes a moment to try, and saves long searches."""
-        for scenario in (self.best.run.scenario, *SIMPLE):
-            for clients in range(min(3, self._clients)):
-                if self._fails(
-                    replace(self.best.run, scenario=scenario, clients=clients, left_out=frozenset())
+        """Few may do, perhaps in another scenario: this takes a moment to try, and saves long searches."""
+        run = self.best.run
+        soon = tuple(replace(fault, at=fault.at // SOONER) for fault in run.faults)
+        for clients in (0, 1, 2, 8, 20):
+            for scenario in (run.scenario, *SIMPLE) if clients <= 2 else (run.scenario,):
+                few = replace(run, scenario=scenario, clients=clients, left_out=frozenset())
+                if clients < self._clients and (
+                    self._fails(few) or self._fails(replace(few, faults=soon))
                 ):
                     return
 
@@ -97,17 +102,21 @@ class Shrinker:
                 return
 
     def _keep_few(self, items: Sequence[T], made_of: Callable[[Sequence[T]], Run]) -> None:
-        """Delta debugging (Zeller and Hildebrandt, 2002): leave out ever smaller parts."""
+        """Delta debugging (Zeller and Hildebrandt, 2002): keep a part alone, or leave one out; ever smaller parts."""
         items = list(items)
         if items and self._fails(made_of([])):
             return
         parts = 2
         while len(items) >= 2:
             size = -(-len(items) // parts)
-            for begin in range(0, len(items), size):
-                fewer = [*items[:begin], *items[begin + size :]]
+            begins = range(0, len(items), size)
+            alone = [(items[begin : begin + size], 2) for begin in begins]
+            without = [
+                ([*items[:begin], *items[begin + size :]], max(parts - 1, 2)) for begin in begins
+            ]
+            for fewer, next_parts in [*alone, *without] if parts > 2 else alone:
                 if self._fails(made_of(fewer)):
-                    items, parts = fewer, max(parts - 1, 2)
+                    items, parts = fewer, next_parts
                     break
             else:
                 if parts >= len(items):
@@ -116,7 +125,7 @@ class Shrinker:
 
     def _fails(self, run: Run) -> bool:
         """Whether a run fails in the same way; it is the best then."""
-        if time.monotonic() > self._deadline:
+        if time.process_time() > self._deadline:
             return False
         self.runs += 1
         result = play(run)

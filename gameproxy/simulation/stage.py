@@ -468,7 +468,7 @@ def default_config() -> Config:
         stop_when_idle=30.0,
         stop_grace=3.0,
     )
-    proxy = ProxyConfig(drain_grace=5.0, stall_timeout=8.0)
+    proxy = ProxyConfig(drain_grace=5.0, stall_timeout=6.0)
     return Config(proxy=proxy, auth=AuthConfig(guests=True), games=(echo,))
 
 

@@ -388,10 +388,11 @@ class Simulation(Stage):
     def _check_rest(self) -> None:
         """Wait until nothing is left of the players, and look at what they saw."""
         deadline = self.now + REST_TIME
+        soon = self.now + 5.0
         while (left := left_over(self)) is not None:
             if self.now > deadline:
                 raise self.failure(f"at rest: {left}")
-            self.run_for(0.5)
+            self.run_for(0.5 if self.now < soon else 5.0)
         for client in self.all_clients:
             for fault in client.faults:
                 self.violated(f"client {client.number} saw: {fault}")
@@ -498,6 +499,11 @@ class SimProxy:
         """Ask it to stop, as SIGTERM does: it drains."""
         stopped = self.service.stopService()
         stopped.addBoth(lambda _: self._world.write("stopped", self.process.name))
+
+    def lose_database_connection(self) -> None:
+        """Close it, as the farm does after most errors."""
+        pool = self.service.farm._store._database._pool
+        pool.disconnect(pool.connect())
 
     def heal(self) -> None:
         """Let nothing go wrong any more, and start it again if it was killed."""

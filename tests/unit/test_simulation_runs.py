@@ -19,13 +19,6 @@ from gameproxy.simulation.soaking import EXPECTED, Soak, Tally, soak
 
 
 class RunTests(SynchronousTestCase):
-    def test_fixed_seeds(self) -> None:
-        """Whatever goes wrong, all holds, and everything comes to rest."""
-        plan = Soak()
-        for seed in range(20):
-            result = play(plan.run_of(seed))
-            self.assertIsNone(result.failure, result.failure)
-
     def test_again(self) -> None:
         """A run is the same when it is had again, line by line; its file says so."""
         result = play(drawn(5, "churn", clients=20), keep_trace=True)

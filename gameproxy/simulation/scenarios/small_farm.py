@@ -5,8 +5,8 @@ from gameproxy.simulation.scenarios.connect import plan_of
 from gameproxy.simulation.world import Simulation, default_config
 
 SERVERS = 4
-TIME = 10.0
-"""Seconds in which they come."""
+GAP = 0.2
+"""Seconds between two that come, on average."""
 
 
 def config() -> Config:
@@ -20,5 +20,5 @@ def play(sim: Simulation, count: int) -> None:
     """``count`` players."""
     players = sim.clients.make(count, lambda number: plan_of(sim.seed, number))
     for player in players:
-        sim.at(player.chance("comes") * TIME, player.connect)
+        sim.at(player.chance("comes") * GAP * count, player.connect)
     sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
