@@ -124,10 +124,10 @@ class ContactTests(SynchronousTestCase):
         """What is longer than the line would be left there when it is written over: it is cut."""
         with mock.patch.dict(os.environ, COLUMNS="24"):
             self.start(is_terminal=True)
-            self.say(encode_status("queued", 2, "Wait."))
+            self.say(encode_status("queued", 2, "Wait."), WELCOME)
         self.assertEqual(
-            self.terminal.written.decode().split("\r\x1b[K"),
-            ["", "connecting to play.exam", "STATUS queued, position"],
+            self.terminal.written.decode().split("\r\x1b[K")[1:3],
+            ["connecting to play.exam", "STATUS queued, position"],
         )
 
     def test_lines_become_frames(self) -> None:
