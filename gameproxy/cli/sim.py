@@ -238,11 +238,11 @@ def _soak(args: argparse.Namespace) -> int:
         f" {tally.events / elapsed:.0f} events/s; {tally.virtual / elapsed:.0f} times real time;"
         f" {tally.failed} failed."
     )
-    print("faults: " + ", ".join(f"{kind} {n}" for kind, n in sorted(tally.reached.items())))
+    print("reached: " + "; ".join(f"{name} {n}" for name, n in sorted(tally.reached.items())))
     _save_failures(tally, args.save)
     never = tally.never()
     if never:
-        print("never happened: " + ", ".join(never))
+        print("never reached: " + "; ".join(never))
     return 1 if tally.failed or never else 0
 
 
@@ -330,7 +330,7 @@ def _tell(result: Result) -> None:
     )
     print("sessions over: " + (json.dumps(result.reasons) if result.reasons else "none"))
     if result.reached:
-        print("faults: " + json.dumps(result.reached))
+        print("reached: " + json.dumps(result.reached))
     if result.failure is not None:
         print(printable("FAILED: " + result.failure))
     print(f"trace sha256 {result.sha256}")
