@@ -29,15 +29,16 @@ from tests.game_servers import end_game_servers
 from tests.program import PATIENCE, ROOT, Program
 
 DOCS = ROOT / "docs"
-TOLD = [
-    "README.md",
-    "docs/quickstart.md",
+SHORT = ["README.md", "docs/quickstart.md"]
+LONG = [
     "docs/tutorial.md",
     "docs/clients.md",
     "docs/embedding.md",
     "docs/plain.md",
     "docs/simulation.md",
 ]
+"""Those whose playing takes half a minute and more in all: they are played with the long tests."""
+TOLD = SHORT + LONG
 """The pages that a reader can follow from the first line to the last."""
 _FENCE = re.compile(
     r"(?:^ *<!-- not run: (?P<why>[^>]+) -->\n)?"

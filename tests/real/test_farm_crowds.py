@@ -99,9 +99,11 @@ async def test_queue_full(tmp_path: Path) -> None:
     """The queue's size is that of all proxies; who is turned away may show the same ticket again, anywhere."""
     async with Town(tmp_path, ONE_PLACE, selection="queue_size = 2") as town:
         first = await town.join("first")
-        waiting = [await town.ask(f"p{number}", number) for number in range(2)]
-        for position, visitor in enumerate(waiting, 1):
-            await visitor.waits_at(position)
+        waiting = []
+        for number in range(2):
+            visitor = await town.ask(f"p{number}", number)
+            await visitor.waits_at(number + 1)
+            waiting.append(visitor)
         ticket = town.ticket("anna")
         for proxy in range(2):
             turned_away = await town.show(ticket, proxy)

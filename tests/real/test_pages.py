@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
-from tests.pages import ROOT, TOLD, Reader
+from tests.pages import ROOT, SHORT, Reader
 
 
-@pytest.mark.parametrize("page", TOLD)
+@pytest.mark.parametrize("page", SHORT)
 @pytest_twisted.ensureDeferred
 async def test_page_is_played(page: str, tmp_path: Path) -> None:
     """In order: each file is written, each command exits with 0 and prints the lines shown."""
