@@ -302,6 +302,7 @@ def _answer_lost(world: Simulation, chance: Random) -> bool:
 
 
 def _clock_jumps(world: Simulation, chance: Random) -> bool:
+    world.ledger.clock_set()
     world.farm_machine.skew += (chance.randrange(7200) - 3600) * MICROSECONDS
     return True
 

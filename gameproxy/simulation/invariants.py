@@ -72,17 +72,19 @@ class Watch:
         early = len(getattr(session._client, "_early", b""))
         if early > EARLY_MAX:
             self._world.violated(f"{early} bytes of a client are kept that came early")
+        if state == "connecting" and session.slot is not None:
+            state = f"connecting to {session.slot.server}"  # an attempt may follow another between two looks
         before, since = self._since.get(session.id, (state, now))
         if before != state:
             since = now
         since = max(since, proxy.process.runs_since)
         self._since[session.id] = state, since
-        longest = self._longest.get(state)
+        longest = self._longest.get(session.state)
         if longest is None or proxy.process.is_frozen:
             return
         if now - since > (longest + SLACK) * MICROSECONDS:
             seconds = (now - since) / MICROSECONDS
-            self._world.violated(f"a session is {state} for {seconds:.1f} s")
+            self._world.violated(f"a session is {session.state} for {seconds:.1f} s")
 
     def _look_at_socket(self, socket: SimSocket) -> None:
         owner = socket.owner
@@ -115,6 +117,16 @@ class Watch:
     def _all_sockets(self) -> Iterator[SimSocket]:
         for proxy in self._world.proxies:
             yield from list(proxy.process.sockets.values())
+
+
+def connections_to(world: Simulation, server: str) -> int:
+    """How many connections proxies have to a game server, or are making."""
+    places = world.execute("SELECT host, port FROM game_servers WHERE id = :id", id=server)
+    return sum(
+        socket.remote in places and not socket.closed
+        for proxy in world.proxies
+        for socket in proxy.process.sockets.values()
+    )
 
 
 def left_over(world: Simulation) -> str | None:

@@ -27,6 +27,7 @@ class Ledger:
 
     :param violated: called with what should not be.
     :param capacity_of: gives the most sessions of a game server, by its id and its game.
+    :param connections_to: gives how many connections proxies have to a game server.
     :param write: adds a line to the trace.
     """
 
@@ -34,6 +35,7 @@ class Ledger:
         self,
         violated: Callable[[str], object],
         capacity_of: Callable[[str, str], int],
+        connections_to: Callable[[str], int],
         write: Callable[..., object],
     ) -> None:
         self.violated = violated
@@ -50,6 +52,7 @@ class Ledger:
         self.banned: dict[str, None] = {}
         """Players who are banned, in every database that counts."""
         self._capacity_of = capacity_of
+        self._connections_to = connections_to
         self._games: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._asked_though_banned: dict[str, None] = {}
@@ -74,6 +77,10 @@ class Ledger:
         """A session has a slot, or a place in the queue, by a ticket."""
         if self._tickets.setdefault(jti, session) != session:
             self.violated(f"session {session} has come by a ticket that was used before")
+
+    def clock_set(self) -> None:
+        """What was remembered until a time may be forgotten."""
+        self._tickets.clear()
 
     def attempt_failed(self, slot: Slot) -> None:
         """A game server did not let a session in, and is not to be tried again."""
@@ -142,7 +149,9 @@ class Ledger:
         sure = len(players)
         if self._unsure:
             sure -= sum(session in self._unsure for session in players)
-        if sure > self._capacity_of(server, self._games[server]):
+        capacity = self._capacity_of(server, self._games[server])
+        # That a proxy has ended a connection, a game server elsewhere may hear later than that another was made.
+        if sure > capacity and self._connections_to(server) > capacity:
             self.violated(f"{len(players)} players are in game server {server}")
 
     def frame_received(self, server: str, session: str, body: bytes) -> None:

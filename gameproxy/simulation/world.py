@@ -9,6 +9,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
@@ -26,7 +27,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy, stream
-from gameproxy.simulation.invariants import Watch, left_of_the_dead, left_over
+from gameproxy.simulation.invariants import Watch, connections_to, left_of_the_dead, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
@@ -97,7 +98,9 @@ class Simulation(Stage):
         self._wall_budget = wall_budget
         self._wall_used = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="gameproxy-sim-", dir=_memory_folder())
-        self.ledger = Ledger(self.violated, self._capacity_of, self.write)
+        self.ledger = Ledger(
+            self.violated, self._capacity_of, partial(connections_to, self), self.write
+        )
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -349,6 +352,7 @@ class Simulation(Stage):
         self.kernel.network.mend_all()
         self.is_calm = True
         self.next_tempers.clear()
+        self.ledger.clock_set()
         for machine in self.kernel.machines.values():
             machine.skew = 0
             for process in list(machine.processes.values()):
