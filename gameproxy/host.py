@@ -23,7 +23,7 @@ class Host:
         :class:`~gameproxy.admission.TooFewDescriptors`.
     :param database_threads: where SQLite is called, in place of a thread of its own; the proxy starts and stops it.
     :param password_threads: where passwords are checked, in place of threads of their own; the same.
-    :param disturbs: called with each site of :mod:`gameproxy.sites` that is come by; whether it is to be disturbed.
+    :param disturbs: called with each site of ``gameproxy.sites`` that is come by; whether it is to be disturbed.
     """
 
     processes: Processes = field(default_factory=LinuxProcesses)
