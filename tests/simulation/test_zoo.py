@@ -22,7 +22,7 @@ FAST = (
 def test_caught(name: str) -> None:
     """A missing safeguard is found, found again, and shown by a small run."""
     bug = next(bug for bug in ZOO if bug.name == name)
-    catch = hunt(bug, most=50, shrinking=5)
+    catch = hunt(bug, most=50, shrinking=60)
     assert catch is not None
     assert catch.is_as_it_should, catch
 
