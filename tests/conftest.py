@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator
 
 import pytest
 
 pytest_plugins = ["gameproxy.simulation.fixture"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Trace no threads but the main one. In Python 3.11 a traced thread that calls a function while a signal waits for
+    the main thread stands still, and keeps the lock that the main thread needs: when that waits for the thread, as
+    long as for SIGCHLD, both wait for ever."""
+    threading.settrace(None)  # type: ignore[arg-type]  # as to sys.settrace
 
 
 @pytest.hookimpl(wrapper=True)
