@@ -9,10 +9,13 @@ BIN := .venv/bin
 demo: .venv/demo.stamp
 	$(BIN)/gameproxy demo $(if $(FOR),--for $(FOR))
 
-test: .venv/test.stamp lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+# Tests wait as often as they work: three at a time keep two cores busy.
+JOBS ?= 3
 
-# What takes longer: crashes and crowds in full, with real processes; about five minutes.
+test: .venv/test.stamp lint
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --cov --cov-report=term
+
+# What takes longer: crashes and crowds in full, with real processes; about a quarter of an hour.
 test-long: .venv/test.stamp
 	$(BIN)/python -m pytest tests/long
 
