@@ -7,13 +7,10 @@ than ignored.
 
 from __future__ import annotations
 
-import json
-import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,8 +20,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from gameproxy.config_problems import PLAINER, duplicates, invalid, read_document, toml_path
+from gameproxy.config_problems import ConfigError as ConfigError
+from gameproxy.config_problems import Problem as Problem
+from gameproxy.config_problems import problems_in as problems_in
 from gameproxy.config_values import (
     FROM_LIST,
     NOT_OFFERED,
@@ -47,29 +47,11 @@ from gameproxy.config_values import (
 )
 from gameproxy.framing import FORMATS, FrameFormat
 
-Problem = tuple[str, str]
-"""A place in the file, as a TOML path such as ``games[1].capacity``, and what is wrong there."""
-
 OWN_FRAMES_NEED: Final = 512
 """Bytes that a body must be able to have for the proxy's own frames to fit."""
 OWN_FRAMES_BEGIN: Final = 16
 """And bytes that it need not have more of: the proxy's shortest frames are little longer."""
 _SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol", "admin")
-_Place = tuple[str | int, ...]
-
-
-class ConfigError(Exception):
-    """A configuration cannot be used.
-
-    :param problems: all that is wrong with it. A place is empty when the whole file is meant.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(problems)
-        self.problems = list(problems)
-
-    def __str__(self) -> str:
-        return "\n".join(": ".join(filter(None, problem)) for problem in self.problems)
 
 
 class _Section(BaseModel):
@@ -114,7 +96,7 @@ class FramingConfig(_Section):
             _ = self.frame_format
         except ValueError as error:
             name, _, message = str(error).partition(" ")
-            raise _invalid([((name,), message)]) from error
+            raise invalid([((name,), message)]) from error
         return self
 
     @property
@@ -250,7 +232,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        found = list(_duplicates(self.model_dump()))
+        found = list(duplicates(self.model_dump()))
         if self.dialect.has_own_frames and self.framing.frame_format.largest < OWN_FRAMES_NEED:
             place = ("framing", "max_frame")
             message = f"a body of {OWN_FRAMES_NEED} bytes must fit, for the proxy's own frames"
@@ -263,7 +245,7 @@ class Config(_Section):
             place = ("dialect", "client")
             found.append((place, "plain clients cannot name a game: there may be only one"))
         if found:
-            raise _invalid(found)
+            raise invalid(found)
         return self
 
     def resolve(self, name: str) -> Path:
@@ -315,7 +297,7 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
         if document.pop(name, None) is not None:
             problems.append((name, NOT_OFFERED))
     if document.pop("folder", None) is not None:
-        problems.append(("folder", _PLAINER["extra_forbidden"]))
+        problems.append(("folder", PLAINER["extra_forbidden"]))
     if farm_needed and not document.get("games") and not document.get("servers"):
         problems.append(("games", "there must be a game in [[games]] or a server in [[servers]]"))
     try:
@@ -323,84 +305,8 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     except ValidationError as error:
         problems += problems_in(error)
         # Only valid sections are compared with one another; but all problems are told at once.
-        doubles = ((_toml_path(place), message) for place, message in _duplicates(document))
+        doubles = ((toml_path(place), message) for place, message in duplicates(document))
         problems += [double for double in doubles if double not in problems]
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def read_document(text: str) -> dict[str, Any]:
-    """Read TOML.
-
-    :raises ConfigError: that is none; with the place.
-    """
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([_syntax_problem(error)]) from error
-
-
-def _duplicates(document: Mapping[str, Any]) -> Iterator[tuple[_Place, str]]:
-    """Names that stand twice in a document that need not be valid otherwise."""
-    auth = document.get("auth")
-    ticket_keys = auth.get("ticket_keys") if isinstance(auth, Mapping) else None
-    lists: list[tuple[_Place, str, object]] = [
-        (("auth", "ticket_keys"), "id", ticket_keys),
-        (("games",), "name", document.get("games")),
-        (("servers",), "id", document.get("servers")),
-    ]
-    for place, key, entries in lists:
-        first: dict[str, int] = {}
-        for index, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
-            name = entry.get(key) if isinstance(entry, Mapping) else None
-            if isinstance(name, str) and first.setdefault(name, index) != index:
-                message = f"is the same as that of {_toml_path((*place, first[name]))}"
-                yield (*place, index, key), message
-
-
-def _invalid(found: Iterable[tuple[_Place, str]]) -> ValidationError:
-    """What a validator raises to give each of several problems its place."""
-    return ValidationError.from_exception_data(
-        "Config",
-        [
-            InitErrorDetails(
-                type=PydanticCustomError("gameproxy", "{message}", {"message": message}),
-                loc=place,
-                input=None,
-            )
-            for place, message in found
-        ],
-    )
-
-
-_PLAINER: Final = {
-    "extra_forbidden": "unknown key",
-    "missing": "is missing",
-    "tuple_type": "must be an array",
-    "model_type": "must be a table",
-}
-
-
-def problems_in(error: ValidationError) -> Iterator[Problem]:
-    """What is wrong with a document that is no configuration, or no section of one."""
-    for line in error.errors(include_url=False, include_input=False):
-        message = line["msg"].removeprefix("Value error, ")
-        message = re.sub(r"^\w+ should (be|have) ", r"must \1 ", message)
-        yield _toml_path(line["loc"]), _PLAINER.get(line["type"], message)
-
-
-def _syntax_problem(error: Exception) -> Problem:
-    text, _, place = str(error).rstrip(")").rpartition(" (at ")
-    return (place, f"not TOML: {text}") if text else ("", f"not TOML: {error}")
-
-
-def _toml_path(place: _Place) -> str:
-    path = ""
-    for step in place:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        else:
-            key = step if re.fullmatch(r"[A-Za-z0-9_-]+", step) else json.dumps(step)
-            path += f".{key}" if path else key
-    return path

@@ -10,16 +10,25 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
+    from gameproxy.simulation.fixture_failures import Failures
     from gameproxy.simulation.stage import Stage
     from gameproxy.simulation.world import Simulation
 
+LINES_MAX: Final = 200_000
+"""Lines of its trace that a world keeps, the last ones, in case that its test fails: as many as a timeline shows."""
+WORLDS_MAX: Final = 2
+"""Worlds of a test that do, the last ones."""
 _again = pytest.StashKey[str]()
 """The command that has a test's simulated world again."""
+_made: pytest.StashKey[list[Simulation]] = pytest.StashKey()
+"""A test's simulated worlds."""
+_failures: pytest.StashKey[Failures] = pytest.StashKey()
+"""Where those of tests that fail are written."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,16 +78,13 @@ def simulation(
     """Makes simulated worlds: takes the arguments of :class:`gameproxy.simulation.world.Simulation`, but the seed."""
     from gameproxy.simulation.world import Simulation
 
-    made: list[Simulation] = []
-
     def make(**options: Any) -> Simulation:
         world = Simulation(simulation_seed, **options)
-        world.replay_command = _command(request.node, simulation_seed)
-        made.append(world)
+        _watch(request, world)
         return world
 
     yield make
-    for world in made:
+    for world in request.node.stash.get(_made, ()):
         world.close()
 
 
@@ -95,7 +101,7 @@ def world(request: pytest.FixtureRequest, simulation_seed: int) -> Iterator[Stag
     else:
         seed = simulation_seed if seed is None else seed
         made = simulated = Simulation(seed)
-        simulated.replay_command = _command(request.node, seed)
+        _watch(request, simulated)
     with made:
         yield made
 
@@ -104,12 +110,34 @@ def world(request: pytest.FixtureRequest, simulation_seed: int) -> Iterator[Stag
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell how to have a failure again, where the failure does not say so itself."""
+    """Tell how to have a failure again, where the failure does not say so itself, and what happened in its worlds."""
     report = yield
     again = item.stash.get(_again, None)
-    if report.failed and again is not None and again not in report.longreprtext:
-        report.sections.append(("gameproxy", f"again: {again}"))
+    if not report.failed or again is None:
+        return report
+    lines = [] if again in report.longreprtext else [f"again: {again}"]
+    worlds = item.stash.get(_made, [])
+    if worlds:
+        error = None if call.excinfo is None else call.excinfo.value
+        lines += item.config.stash[_failures].write(item.name, again, worlds[-WORLDS_MAX:], error)
+        del item.stash[_again]  # what its end may lead to is told by that
+    if lines:
+        report.sections.append(("gameproxy", "\n".join(lines)))
     return report
+
+
+def _watch(request: pytest.FixtureRequest, world: Simulation) -> None:
+    """Have a test's world keep what is to be told if the test fails."""
+    from gameproxy.simulation.fixture_failures import Failures
+
+    world.replay_command = _command(request.node, world.seed)
+    world.kernel.trace.keep_last(LINES_MAX)
+    made = request.node.stash.setdefault(_made, [])
+    made.append(world)
+    if len(made) > WORLDS_MAX:
+        made[-WORLDS_MAX - 1].kernel.trace.keep_last(0)
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    request.config.stash.setdefault(_failures, Failures(factory))
 
 
 def _seeds(count: int, first: int = 0) -> range:

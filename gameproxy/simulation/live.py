@@ -21,10 +21,10 @@ from gameproxy.gameserver import Game
 from gameproxy.handshake import derive_server_key
 from gameproxy.keys import read_secret
 from gameproxy.simulation.chance import entropy
+from gameproxy.simulation.handles import ServerHandle
 from gameproxy.simulation.live_processes import LOOPBACK, TAIL, LiveProxy, LiveServer, Premises
 from gameproxy.simulation.programs import Temper
 from gameproxy.simulation.stage import (
-    ServerHandle,
     Stage,
     WorldFailed,
     default_config,

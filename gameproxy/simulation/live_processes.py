@@ -19,7 +19,7 @@ from typing import Any, Final
 import gameproxy
 from gameproxy.config import Config
 from gameproxy.farm import LinuxProcesses, ProcessName
-from gameproxy.simulation.stage import ServerHandle
+from gameproxy.simulation.handles import ServerHandle
 from gameproxy.simulation.states import ListedState
 
 LOOPBACK: Final = "127.0.0.1"

@@ -7,12 +7,12 @@ from typing import Final
 
 from gameproxy.gameserver import Place
 from gameproxy.handshake import derive_server_key
+from gameproxy.simulation.handles import ServerHandle
 from gameproxy.simulation.ledger import Ledger
 from gameproxy.simulation.machines import Machine, Process
 from gameproxy.simulation.processes import send_signal
 from gameproxy.simulation.programs import run_place
 from gameproxy.simulation.reactor import SimReactor
-from gameproxy.simulation.stage import ServerHandle
 from gameproxy.simulation.states import ListedState
 
 SERVERS_NETWORK: Final = IPv4Network("10.1.0.0/16")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gameproxy.config import Config, ConfigError, Problem, problems_in, read_document
+from gameproxy.config import Config, ConfigError, Problem, problems_in
+from gameproxy.config_problems import read_document
 from gameproxy.config_values import FROM_LIST, Count, FilledText, Name, Seconds, Share
 from gameproxy.simulation.programs import Temper
 

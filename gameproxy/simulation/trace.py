@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from hashlib import sha256
 from typing import Final
 
@@ -18,7 +19,11 @@ class Trace:
         self.count = 0
         self._hash = sha256()
         self._pending: list[str] = []
-        self._kept: list[str] | None = [] if keep else None
+        self._kept: deque[str] | None = deque() if keep else None
+
+    def keep_last(self, most: int) -> None:
+        """Keep the last lines, so many at most."""
+        self._kept = deque(self._kept or (), most)
 
     def write(self, now: int, *words: object) -> None:
         """Add a line.
@@ -37,14 +42,14 @@ class Trace:
         return self._hash.hexdigest()
 
     def lines(self) -> list[str]:
-        """All lines so far, with their newlines.
+        """All lines so far that were to be kept, with their newlines.
 
         :raises ValueError: they were not kept.
         """
         if self._kept is None:
             raise ValueError("this run kept no lines")
         self._flush()
-        return self._kept
+        return list(self._kept)
 
     def _flush(self) -> None:
         self._hash.update("".join(self._pending).encode())

@@ -27,6 +27,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy, stream
+from gameproxy.simulation.handles import ServerHandle
 from gameproxy.simulation.invariants import Watch, connections_to, left_of_the_dead, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
@@ -35,7 +36,7 @@ from gameproxy.simulation.processes import Programs, SimProcesses, send_signal
 from gameproxy.simulation.programs import Temper, run_echo, serve_game
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
-from gameproxy.simulation.stage import ServerHandle, Stage, WorldFailed, with_tickets
+from gameproxy.simulation.stage import Stage, WorldFailed, with_tickets
 from gameproxy.simulation.stage import default_config as default_config
 from gameproxy.simulation.states import State
 from gameproxy.simulation.threads import SimThreadPool

@@ -31,7 +31,7 @@ PUBLIC = (
     "testing",
 )
 """Modules of which nothing may be missing."""
-INTERNAL = ("read_document", "bad_length")
+INTERNAL = ("bad_length",)
 """But what these modules offer to others of gameproxy's own."""
 _MODULE = re.compile(r"^\.\. automodule:: (\S+)\n   :members:(.*)$", re.MULTILINE)
 _NAME = re.compile(r"^\.\. auto(?:class|function|data):: (\S+)\.(\w+)", re.MULTILINE)

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ def test_worlds(world):
 def test_plain():
     assert False, "plain"
 """
+FAILING = """
+import pytest
+from gameproxy.simulation.clients import Plan
+
+@pytest.mark.seeds(11)
+def test_all_fail(simulation):
+    sim = simulation(wall_budget=30)
+    assert sim.seed < 0, "<b>one\\nmore than that"
+
+def test_z_two_of_three(simulation):
+    for count in range(3):
+        sim = simulation(wall_budget=30)
+        sim.clients.batch(count)
+        sim.run_for(1)
+    sim.farm.assert_counts(connections=7)
+"""
 
 
 @pytest.fixture
@@ -62,7 +79,10 @@ def run(project: Path, command: str) -> str:
     arguments = shlex.split(command)
     assert arguments[0] == "pytest"
     done = subprocess.run(
-        [sys.executable, "-m", *arguments, "-p", "no:cacheprovider", "-rA"],
+        [
+            *(sys.executable, "-m", *arguments, "-p", "no:cacheprovider", "-rA"),
+            f"--basetemp={project / 'base'}",
+        ],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"},
         capture_output=True,
@@ -102,6 +122,51 @@ def test_seeds(project: Path) -> None:
         second = run(project, command)
         assert outcomes(second) == {f"test_{name}": "FAILED"}
         assert command in second
+
+
+def left_behind(said: str, kind: str) -> list[Path]:
+    """The files of a kind that failures name."""
+    return [Path(name) for name in re.findall(rf"(?m)^{kind}: (/.*)$", said)]
+
+
+def test_what_failures_leave(project: Path) -> None:
+    """A failure names, with the command that has it again, the timeline and the trace of its world, in pytest's folder
+    for what is temporary. Both show what failed, and the timeline the command; what passes leaves nothing."""
+    said = run(project, "pytest -k 'seven or wrong or live or plain'")
+    (seven, *counts), traces = left_behind(said, "timeline"), left_behind(said, "trace")
+    assert [path.with_suffix(".trace") for path in (seven, *counts)] == traces
+    assert len(traces) == 3
+    left = sorted(path for path in (project / "base").rglob("failure*"))
+    assert left == sorted([seven, *counts, *traces])
+    assert " failure AssertionError seven" in traces[0].read_text().splitlines()[-1]
+    (command, *_) = re.findall(r"(?m)again: (pytest .*)$", said)
+    assert escape(command) in seven.read_text()
+    assert "AssertionError seven" in seven.read_text()
+    assert "not within 1 s" in counts[0].read_text()
+    # Beside the command: in the failure's own section.
+    assert re.search(rf"again: {re.escape(command)}\ntimeline: {seven}\ntrace: {traces[0]}\n", said)
+
+
+def test_failures_leave_no_more(project: Path) -> None:
+    """After ten tests that failed no more is written, and of each test's worlds the last two; words of failures are no
+    markup."""
+    (project / "test_more.py").write_text(FAILING)
+    said = run(project, "pytest test_more.py")
+    assert len(left_behind(said, "timeline")) == len(left_behind(said, "trace")) == 10
+    assert said.count("timeline: not written, as 10 tests had failed before\n") == 2
+    page = left_behind(said, "timeline")[0].read_text()
+    assert "<b>one" not in page
+    assert "&lt;b&gt;one" in page
+    said = run(project, "pytest test_more.py -k two_of_three")
+    assert [path.name for path in left_behind(said, "trace")] == [
+        "failure-1.trace",
+        "failure-2.trace",
+    ]
+    first, second = (path.read_text() for path in left_behind(said, "trace"))
+    assert first.count(" welcome ") == 1
+    assert second.count(" welcome ") == 2
+    assert "failure not within" not in first
+    assert "failure not within" in second
 
 
 def test_one_seed(project: Path) -> None:
