@@ -202,6 +202,16 @@ class Client(Protocol):
 
     gone: Deferred[None]
 
+    @property
+    def fault(self) -> str:
+        """What was wrong with the connection when it broke, for operators; else empty."""
+        ...
+
+    @property
+    def tls_version(self) -> str:
+        """By which version of TLS it came, as ``TLSv1.3``; empty: without."""
+        ...
+
     def waiting(self, waiting: Waiting) -> None:
         """Tell how it waits."""
         ...
@@ -236,12 +246,14 @@ class Introduction:
     """What a game server is told of a session.
 
     :param properties: what the client sent for the game server with AUTH: the text of a JSON object.
+    :param tls_version: by which version of TLS the client came, as ``TLSv1.3``; empty: without.
     """
 
     session: str
     player: str
     peer: Peer
     properties: str
+    tls_version: str = ""
 
 
 class Attempt(ABC):

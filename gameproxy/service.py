@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 from gameproxy.admission import Admission, TooFewDescriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
-from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, idle_time, peer_of
+from gameproxy.client_side import ClientSide, EarlyBytes, idle_time
 from gameproxy.config import Config
-from gameproxy.config_values import listening_endpoint
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
+from gameproxy.doors import Doors
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
 from gameproxy.handshake import derive_server_key
@@ -33,6 +33,7 @@ from gameproxy.interfaces import (
     Entropy,
     Introduction,
     Outcome,
+    Peer,
     Reactor,
     Relay,
     SessionRecord,
@@ -45,6 +46,7 @@ from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import TransportRelay
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
+from gameproxy.tls import Credentials, CredentialsError
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
@@ -114,6 +116,9 @@ class GameProxy(Service):
         self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
+        with _naming():
+            self._credentials = Credentials(config, reactor)
+        self._doors = Doors(config, reactor, self.sessions, self._credentials, self._accept)
         self._portal = portal or self._build_portal(checkers)
         disturbs = self._host.disturbs
         self.authenticator = CredAuthenticator(
@@ -131,6 +136,7 @@ class GameProxy(Service):
             connect_timeout=config.selection.connect_timeout,
             handshake_timeout=config.selection.handshake_timeout,
             disturbs=disturbs,
+            secure=self._credentials.towards,
         )
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
         self._control: ControlSocket | None = None
@@ -152,14 +158,13 @@ class GameProxy(Service):
             self._host.ensure_descriptors(self._config.proxy.max_sessions)
         except TooFewDescriptors as error:
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
-        endpoints = self._endpoints
-        if endpoints is None:
-            endpoints = list(self._named_endpoints())
-        factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
-        for endpoint in endpoints:
-            listening = endpoint.listen(factory).addCallback(self.ports.append)
-            _raise_now(listening)
-            self._listening.append(listening)
+        try:
+            for opening in self._doors.listen(self._endpoints):
+                listening = opening.addCallback(self.ports.append)
+                _raise_now(listening)
+                self._listening.append(listening)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
 
     def startService(self) -> None:
         """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
@@ -180,6 +185,14 @@ class GameProxy(Service):
             proxies = await self.farm.proxies()
             if self.running:
                 self._control.open(proxies)
+
+    def reload_certificates(self) -> None:
+        """Read the files of ``[tls]`` again: all new connections have what is in them, those that are there go on.
+
+        :raises ConfigurationError: one cannot be used; then all is as before.
+        """
+        with _naming():
+            self._credentials.reload()
 
     def stopService(self) -> Deferred[None]:
         """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
@@ -291,12 +304,12 @@ class GameProxy(Service):
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
 
-    def _accept(self, wire: Wire) -> None:
+    def _accept(self, wire: Wire, peer: Peer) -> None:
         """A client has connected."""
         wire.keep_alive(idle_time(self._entropy), self._config.proxy.stall_timeout)
         client = ClientSide(wire, self._format, self._dialect, self._all_early)
         id = self._entropy(SESSION_ID_BYTES).hex()
-        session = client.session = Session(id, peer_of(wire.transport), client, self)
+        session = client.session = Session(id, peer, client, self)
         refusal = self.sessions.enter(session)
         session.inputs.start()
         if refusal is not None:
@@ -309,13 +322,6 @@ class GameProxy(Service):
         session.inputs.end(cast(Refusal, failure.value))
 
     # What the configuration names, made
-
-    def _named_endpoints(self) -> Iterator[IStreamServerEndpoint]:
-        for index, description in enumerate(self._config.proxy.listen):
-            try:
-                yield listening_endpoint(self._reactor, description)
-            except ValueError as error:
-                raise ConfigurationError(f"proxy.listen[{index}]: {error}") from error
 
     def _read_keys(self) -> tuple[bytes, dict[str, bytes]]:
         config = self._config
@@ -376,10 +382,12 @@ class GameProxy(Service):
 
 
 @contextmanager
-def _naming(place: str, file: Path) -> Iterator[None]:
+def _naming(place: str = "", file: Path = Path()) -> Iterator[None]:
     """Say which file cannot be used, and at which place of the configuration it is named."""
     try:
         yield
+    except CredentialsError as error:  # it says so itself
+        raise ConfigurationError(str(error)) from error
     except (KeyFileError, PasswordFileError) as error:
         raise ConfigurationError(f"{place}: {file} {error}") from error
 

@@ -147,7 +147,8 @@ class SessionSteps:
         assert self.player is not None
         if self._has_waited:
             self._client.connecting()
-        introduction = Introduction(self.id, self.player, self.peer, self._auth.properties)
+        properties, tls_version = self._auth.properties, self._client.tls_version
+        introduction = Introduction(self.id, self.player, self.peer, properties, tls_version)
         attempt: Attempt
         try:
             attempt = self._around.attempt(slot, introduction)
@@ -187,6 +188,7 @@ class SessionSteps:
 
     def leave(self, attempt: Attempt | None = None) -> None:
         """End without having relayed, because the client has gone."""
+        self._detail = self._client.fault
         self._try(self._client.leave)
         reason = CloseReason.CLIENT_LOST
         self._conclude(reason, ADVICE[reason], attempt)

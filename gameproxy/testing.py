@@ -203,9 +203,13 @@ class MemoryClient:
     :ivar told: ``queued``, ``starting``, ``connecting``, ``welcome``, the code of a refusal, or ``end`` of the
         stream, in order.
     :ivar probes: how often it was to be found out whether it is there.
+    :ivar fault: what was wrong with its connection.
+    :ivar tls_version: by which version of TLS it came.
     """
 
     session: Session
+    fault = ""
+    tls_version = ""
 
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()

@@ -33,7 +33,7 @@ class Faults(SynchronousTestCase):
         text = """
             top = 1
             folder = "/"
-            tls = {}
+            admin = {}
             [proxy]
             listen = [1, "tcp:70000", "tcp:7777"]
             "odd key" = 1
@@ -64,7 +64,7 @@ class Faults(SynchronousTestCase):
             sorted(problems_of(text)),
             sorted(
                 [
-                    ("tls", NOT_OFFERED),
+                    ("admin", NOT_OFFERED),
                     ("folder", "unknown key"),
                     ("top", "unknown key"),
                     ("proxy.listen[0]", "must be a valid string"),
@@ -207,9 +207,8 @@ class NotOffered(SynchronousTestCase):
 
     def test_sections(self) -> None:
         """Sections that are defined elsewhere are refused, empty or not."""
-        for name in ("tls", "proxy_protocol", "admin"):
-            self.assertEqual(problems_of(f"[{name}]"), [(name, NOT_OFFERED)])
-            self.assertEqual(problems_of(f"[{name}]\na = 1"), [(name, NOT_OFFERED)])
+        self.assertEqual(problems_of("[admin]"), [("admin", NOT_OFFERED)])
+        self.assertEqual(problems_of("[admin]\na = 1"), [("admin", NOT_OFFERED)])
 
     def test_limits(self) -> None:
         """A limit that would not be kept is refused; one that is off is not."""
