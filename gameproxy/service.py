@@ -42,6 +42,7 @@ from gameproxy.interfaces import (
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
+from gameproxy.proxied import HeaderCounts
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import TransportRelay
 from gameproxy.server_side import Dialling, ServerSide
@@ -185,6 +186,11 @@ class GameProxy(Service):
             proxies = await self.farm.proxies()
             if self.running:
                 self._control.open(proxies)
+
+    @property
+    def headers(self) -> HeaderCounts:
+        """What has come to the ports of ``[proxy_protocol]``."""
+        return self._doors.headers
 
     def reload_certificates(self) -> None:
         """Read the files of ``[tls]`` again: all new connections have what is in them, those that are there go on.
