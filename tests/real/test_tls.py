@@ -5,6 +5,7 @@ Every test has another session relay at the same time, and sees in the end that 
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,6 @@ async def test_passwords_need_it(tmp_path: Path) -> None:
 
 def scrypt_line(salt: bytes, key: bytes) -> str:
     """A hash as the password file has it."""
-    from base64 import b64encode
-
     text, hashed = (b64encode(part).decode().rstrip("=") for part in (salt, key))
     return f"$scrypt$ln=4,r=8,p=1${text}${hashed}"
 

@@ -1,0 +1,375 @@
+"""Game servers that are dialled by TLS: who is believed, and what is told of who is not.
+
+Every test has another session relay at the same time, and sees in the end that nothing is left (tests/real/rig.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.protocol import ClientCreator
+from twisted.internet.ssl import TLSVersion
+
+from tests.authority import DAY, Authority
+from tests.real.rig import Rig
+from tests.real.streams import (
+    ADMIT,
+    ADMITTED,
+    CLOSE,
+    GameServer,
+    Script,
+    Stream,
+    StreamEnded,
+    auth,
+    echo,
+    mac,
+    message,
+    pause,
+    server_key,
+)
+from tests.real.tls_streams import server_options
+
+
+@dataclass
+class Scene:
+    """A rig with the game server ``secure`` of the game ``secure``."""
+
+    rig: Rig
+    server: GameServer
+
+    async def refused(self, detail: str) -> None:
+        """See that a session is told that the game server cannot be reached, and the operator why."""
+        client = await self.rig.connect()
+        client.send(auth(game="secure"))
+        await self.rig.refused(client, "server_unreachable", within=2.5)
+        assert self.rig.records[-1].detail == f"secure: {detail}"
+        assert self.server.admits == []
+
+    async def plays(self) -> Stream:
+        """A client that relays with it."""
+        client = await self.rig.join(game="secure")
+        await client.echo(b"\x10" + bytes(100_000))
+        return client
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path,
+    tls: Any,
+    more: str = 'servers_ca = "ca.pem"',
+    server: str = "",
+    script: Script = echo,
+    **rig: Any,
+) -> AsyncIterator[Scene]:
+    """Put it up.
+
+    :param tls: what the game server has; ``None``: it speaks none.
+    :param more: what stands in ``[tls]``.
+    :param server: more of its table.
+    """
+    game_server = GameServer("secure", script)
+    await game_server.listen(tls)
+    port = game_server.port.getHost().port
+    try:
+        async with Rig(
+            folder,
+            more=f"""
+                [tls]
+                {more}
+                [[servers]]
+                id = "secure"
+                game = "secure"
+                host = "127.0.0.1"
+                port = {port}
+                capacity = 20
+                tls = true
+                {server}
+            """,
+            **rig,
+        ) as running:
+            yield Scene(running, game_server)
+    finally:
+        for stream in game_server.streams:
+            if not stream.lost:
+                stream.reset()
+        await game_server.port.stopListening()
+    for fault in game_server.faults:
+        fault.raiseException()
+
+
+@pytest.mark.parametrize(
+    ("names", "server"),
+    [
+        (["127.0.0.1"], ""),
+        (["game.example"], 'tls_name = "game.example"'),
+        (["*.game.example"], 'tls_name = "east.game.example"'),
+        (["xn--zo-ija.example"], 'tls_name = "zoë.example"'),
+        (["2001:db8::7"], 'tls_name = "2001:DB8::7"'),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_session(tmp_path: Path, names: list[str], server: str) -> None:
+    """A game server whose certificate is for its address, or for the name that is wanted, is played on."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    options = server_options(authority.issue(*names, purpose="server"))
+    async with scene(tmp_path, options, server=server) as s, s.rig.canary():
+        client = await s.plays()
+        client.send(message(CLOSE, code="left", message="bye"))
+        assert await client.rest() == []
+        record = await s.rig.over("left")
+        assert not record.peer.secure
+
+
+@pytest.mark.parametrize(
+    ("which", "server", "detail"),
+    [
+        ("game.example", "", "its certificate is not for 127.0.0.1"),
+        ("127.0.0.2", "", "its certificate is not for 127.0.0.1"),
+        ("127.0.0.1", 'tls_name = "game.example"', "its certificate is not for game.example"),
+        ("evil.example", 'tls_name = "game.example"', "its certificate is not for game.example"),
+        ("", "", "its certificate is not for 127.0.0.1"),
+        ("other", "", "its certificate comes from an unknown CA"),
+        ("expired", "", "its certificate has expired"),
+        ("early", "", "its certificate is not valid yet"),
+        ("client", "", "its certificate is for something else"),
+        ("broken chain", "", "its certificate comes from an unknown CA"),
+        ("itself", "", "its certificate is signed by itself alone"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_certificates_that_are_not_believed(
+    tmp_path: Path, which: str, server: str, detail: str
+) -> None:
+    """A wrong name, an unknown authority, a certificate out of its time or purpose: the game server is not reached."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    ip = "127.0.0.1"
+    between = Authority("Between", authority).issue(ip)
+    alone = Authority("Itself")
+    issued = {
+        "other": lambda: Authority("Other").issue(ip),
+        "expired": lambda: authority.issue(ip, ends=-timedelta(hours=1)),
+        "early": lambda: authority.issue(ip, begins=DAY / 2),
+        "client": lambda: authority.issue(ip, purpose="client"),
+        "broken chain": lambda: type(between)(between.chain[:1], between.key),
+        "itself": lambda: type(between)((alone.certificate,), alone.key),
+        "": lambda: authority.issue(),
+    }.get(which, lambda: authority.issue(which))()
+    async with scene(tmp_path, server_options(issued), server=server) as s, s.rig.canary():
+        await s.refused(f"TLS: {detail}")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_systems_authorities(tmp_path: Path) -> None:
+    """Without servers_ca those are believed that the system knows, and nobody else."""
+    options = server_options(Authority().issue("127.0.0.1"))
+    async with scene(tmp_path, options, more="") as s, s.rig.canary():
+        await s.refused("TLS: its certificate comes from an unknown CA")
+
+
+@pytest.mark.parametrize("admission", ["handshake", "proxy-v2", "none"])
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_said_before_it_is_proved(tmp_path: Path, admission: str) -> None:
+    """However sessions are announced, a game server that is not believed hears nothing of one, and no client is let
+    in."""
+    Authority().write(tmp_path, "ca")
+    heard: list[Stream] = []
+
+    async def listen_only(server: GameServer, stream: Stream) -> None:
+        heard.append(stream)
+        await stream.change()
+
+    options = server_options(Authority("Other").issue("127.0.0.1"))
+    async with scene(tmp_path, options, script=listen_only, admission=admission, good=False) as s:
+        await s.refused("TLS: its certificate comes from an unknown CA")
+        assert [bytes(stream.received) for stream in heard] == [b""]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_header_of_admission(tmp_path: Path) -> None:
+    """With proxy-v2 the header is the first that comes, within TLS."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    heard: list[bytes] = []
+
+    async def keep(server: GameServer, stream: Stream) -> None:
+        while len(stream.received) < 63:
+            await stream.change()
+        heard.append(bytes(stream.received))
+        while not stream.over:
+            await stream.change()
+
+    options = server_options(authority.issue("127.0.0.1"))
+    async with scene(tmp_path, options, script=keep, admission="proxy-v2", good=False) as s:
+        client = await s.rig.join(game="secure")
+        session = next(iter(s.rig.proxy.sessions)).id
+        while not heard:
+            await pause(0.01)
+        assert heard[0].startswith(b"\r\n\r\n\0\r\nQUIT\n\x21\x11")
+        assert heard[0].endswith(b"\x05\0\x20" + session.encode())
+        await s.rig.leave(client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_tls_there(tmp_path: Path) -> None:
+    """A game server that speaks no TLS is not reached, and the operator is told so."""
+    Authority().write(tmp_path, "ca")
+    async with scene(tmp_path, None) as s, s.rig.canary():
+        await s.refused("TLS: it does not speak TLS")
+
+
+@pytest_twisted.ensureDeferred
+async def test_old_versions(tmp_path: Path) -> None:
+    """TLS 1.1 is not spoken with game servers."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    old = {"insecurelyLowerMinimumTo": TLSVersion.TLSv1_0}
+    options = server_options(
+        authority.issue("127.0.0.1"), lowerMaximumSecurityTo=TLSVersion.TLSv1_1, **old
+    )
+    async with scene(tmp_path, options) as s, s.rig.canary():
+        await s.refused("TLS: it speaks no version of TLS that is allowed")
+
+
+@pytest_twisted.ensureDeferred
+async def test_slow_handshakes(tmp_path: Path) -> None:
+    """A game server that accepts and then says nothing has connect_timeout for both."""
+    Authority().write(tmp_path, "ca")
+
+    async def say_nothing(server: GameServer, stream: Stream) -> None:
+        while not stream.over:
+            await stream.change()
+
+    async with scene(tmp_path, None, script=say_nothing, timeout=0.5) as s, s.rig.canary():
+        await s.refused("TLS: the handshake took too long")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_meanwhile(tmp_path: Path) -> None:
+    """A session that ends while its game server is asked who it is leaves no connection there."""
+    Authority().write(tmp_path, "ca")
+
+    async def say_nothing(server: GameServer, stream: Stream) -> None:
+        while not stream.over:
+            await stream.change()
+
+    async with scene(tmp_path, None, script=say_nothing) as s, s.rig.canary():
+        client = await s.rig.connect()
+        client.send(auth(game="secure"))
+        while not s.server.streams:
+            await pause(0.01)
+        client.reset()
+        await s.rig.over("client_lost")
+        while not s.server.streams[0].lost:
+            await s.server.streams[0].change()
+
+
+# Game servers that want a certificate of the proxy
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("which", "detail"),
+    [
+        ("none", "TLS: it wants a certificate, and was shown none"),
+        ("other", "TLS: it does not know the CA of the certificate that it was shown"),
+        ("expired", "TLS: it was shown a certificate that has expired"),
+        ("good", ""),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_mutual(tmp_path: Path, which: str, detail: str, old: bool) -> None:
+    """One that the game server believes lets the session in; else it is not reached, and the operator knows why."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    issued = {
+        "other": Authority("Other").issue("proxy"),
+        "expired": authority.issue("proxy", ends=-timedelta(hours=1)),
+        "good": authority.issue("proxy", purpose="client"),
+    }
+    more = 'servers_ca = "ca.pem"'
+    if which in issued:
+        issued[which].write(tmp_path, "proxy")
+        more += '\nservers_certificate = "proxy.pem"\nservers_key = "proxy.key"'
+    limits = {"lowerMaximumSecurityTo": TLSVersion.TLSv1_2} if old else {}
+    options = server_options(authority.issue("127.0.0.1"), wants=authority, **limits)
+    if old and which == "none":
+        detail = "TLS: it refused the handshake"
+    async with scene(tmp_path, options, more) as s, s.rig.canary(lines=2):
+        if detail:
+            await s.refused(detail)
+        else:
+            client = await s.plays()
+            await s.rig.leave(client)
+
+
+# The complaint: identities forged at the backend
+
+
+@pytest_twisted.ensureDeferred
+async def test_identities_forged_at_the_backend(tmp_path: Path) -> None:
+    """Whoever reaches a game server's port, and has seen all that others said there, is not let in as anybody; and
+    whoever stands in a game server's place is not believed by the proxy."""
+    admits: list[bytes] = []
+
+    async def careful(server: GameServer, stream: Stream) -> None:
+        """As the contract has it: one ADMIT for a challenge of its own, with the right MAC and nonce."""
+        nonce = hashlib.sha256(str(len(server.streams)).encode()).hexdigest()[:32]
+        stream.send(server.challenge(nonce=nonce))
+        body = await stream.body()
+        admits.append(body)
+        text = body[33:]
+        good = body[:1] == bytes([ADMIT]) and hmac.compare_digest(
+            body[1:33], mac(server.key, "admit", text)
+        )
+        if not good or f'"nonce":"{nonce}"'.encode() not in text.replace(b" ", b""):
+            stream.close()
+            return
+        stream.send(server.admitted(json.loads(text)))
+        while True:
+            stream.send(await stream.body())
+
+    async with Rig(tmp_path, servers=[("careful", "careful", careful)]) as rig, rig.canary(lines=3):
+        honest = await rig.join(game="careful", name="ana")
+        await honest.echo(b"\x10hello")
+        (recorded,) = admits
+        text = recorded[33:]
+        forged = text.replace(b"guest:ana", b"guest:eve")
+        assert forged != text
+        attempts = (
+            recorded,
+            recorded[:33] + forged,
+            bytes([ADMIT]) + bytes(32) + text,
+            bytes([ADMIT]) + mac(server_key("good"), "admit", text) + text,
+            bytes([ADMIT]) + mac(bytes(32), "admit", text) + text,
+            bytes([ADMIT]) + mac(server_key("careful"), "admitted", text) + text,
+            bytes([ADMITTED]) + recorded[1:],
+            auth(name="ana"),
+        )
+        port = rig.game_servers["careful"].port.getHost().port
+        for attempt in attempts:
+            intruder = await connect_directly(port)
+            await intruder.body()
+            intruder.send(attempt)
+            with pytest.raises(StreamEnded):
+                await intruder.body()
+        await honest.echo(b"\x10still alone")
+        await rig.leave(honest)
+
+
+async def connect_directly(port: int) -> Stream:
+    """A connection past the proxy."""
+    stream: Stream = await ClientCreator(reactor, Stream).connectTCP("127.0.0.1", port)
+    return stream
