@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gameproxy.proxy_header import BadHeader, Header, HeaderReader
+from gameproxy.proxy_header import BadHeader, Header, HeaderReader, Passed
 from gameproxy.rare_lines import RareLines
 
 _TOLD_INTERVAL: Final = 60.0
@@ -62,7 +62,7 @@ class ProxiedFactory(ServerFactory):
     address; the protocol then has the connection to itself.
 
     :param trusted: the networks of who may send headers.
-    :param timeout: seconds from the connection to the end of its header; if that passes nothing on, to the first byte
+    :param timeout: seconds from the connection to the end of its header; if that passes nobody on, to the first byte
         behind it.
     """
 
@@ -123,12 +123,20 @@ class ProxiedFactory(ServerFactory):
 
     def _trusts(self, host: str) -> bool:
         try:
-            address = ip_address(host.partition("%")[0])
+            address = _address(host)
         except ValueError:  # a UNIX socket
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """The address of a host as the system writes it.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 class _Expecting(Protocol):
@@ -139,7 +147,7 @@ class _Expecting(Protocol):
         self._host = host
         self._reader = HeaderReader()
         self._own: Header | None = None
-        """The header, if it passes nothing on: who sends it may say nothing at all."""
+        """The header, if it passes nobody on: who sends it may say nothing at all."""
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -161,7 +169,7 @@ class _Expecting(Protocol):
             return
         if header is None:
             return
-        if header.passed is not None:
+        if header.passed is not None and not self._names_sender(header.passed):
             counts.passed += 1
             self._hand_over(header, header.rest)
             return
@@ -194,6 +202,12 @@ class _Expecting(Protocol):
         protocol.makeConnection(transport)
         if rest:
             protocol.dataReceived(rest)
+
+    def _names_sender(self, passed: Passed) -> bool:
+        """Whether a header is about the very connection on which it comes: so a balancer's checks are in version 1."""
+        assert self.transport is not None
+        own: Any = self.transport.getPeer()
+        return (passed.host, passed.port) == (str(_address(self._host)), own.port)
 
     def _late(self) -> None:
         if self._own is not None:

@@ -287,6 +287,21 @@ async def test_balancers_themselves(tmp_path: Path, header: bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_balancers_that_name_themselves(tmp_path: Path) -> None:
+    """A header with the address and port that it comes from passes nobody on; one with another port is a client's."""
+    async with proxied(tmp_path, timeout=0.3) as rig, rig.canary(lines=1):
+        client = await rig.connect(door=PROXIED)
+        client.send_raw(v1("127.0.0.1", port=client.transport.getHost().port))
+        await silence(client)
+        assert (rig.records, rig.proxy.headers.unused) == ([], 1)
+        client = await rig.connect(door=PROXIED)
+        client.send_raw(v1("127.0.0.1", port=client.transport.getHost().port ^ 1))
+        await until(lambda: [] if rig.proxy.headers.passed == 1 else ["passed on"])
+        client.close()
+        await rig.over("client_lost")
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_never_sends_a_header(tmp_path: Path) -> None:
     """Who leaves before his header is whole was no session, and no line."""
     async with proxied(tmp_path) as rig, rig.canary(lines=0):
