@@ -11,6 +11,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamServerEndpoint,
 )
+from twisted.python.failure import Failure
 
 from gameproxy.admission import Admission
 from gameproxy.client_side import ClientFactory
@@ -65,6 +66,7 @@ class Doors:
 
         :param instead: endpoints in place of those of ``[proxy]``.
         :raises ValueError: there is no such endpoint; with its place. Then nothing listens.
+        :raises CannotListenError: an address cannot be listened at.
         """
         endpoints: list[tuple[IStreamServerEndpoint, IProtocolFactory]] = []
         for section, descriptions, factory in self._kinds:
@@ -77,4 +79,21 @@ class Doors:
                 except ValueError as error:
                     raise ValueError(f"{section}.listen[{index}]: {error}") from error
         for endpoint, factory in endpoints:
-            yield endpoint.listen(factory)
+            listening = endpoint.listen(factory)
+            _raise_now(listening)
+            yield listening
+
+
+def address_of(port: IListeningPort) -> str:
+    """Where it listens, for people."""
+    address = port.getHost()
+    host, number = getattr(address, "host", None), getattr(address, "port", None)
+    return str(address) if host is None else f"{host}:{number}"
+
+
+def _raise_now(listening: Deferred[IListeningPort]) -> None:
+    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
+    if listening.called and isinstance(listening.result, Failure):
+        failure = listening.result
+        listening.addErrback(lambda _: None)  # it is told
+        failure.raiseException()

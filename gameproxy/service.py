@@ -23,7 +23,7 @@ from gameproxy.client_side import ClientSide, EarlyBytes, idle_time
 from gameproxy.config import Config
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
-from gameproxy.doors import Doors
+from gameproxy.doors import Doors, address_of
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
 from gameproxy.handshake import derive_server_key
@@ -161,9 +161,7 @@ class GameProxy(Service):
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
         try:
             for opening in self._doors.listen(self._endpoints):
-                listening = opening.addCallback(self.ports.append)
-                _raise_now(listening)
-                self._listening.append(listening)
+                self._listening.append(opening.addCallback(self.ports.append))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
 
@@ -254,7 +252,7 @@ class GameProxy(Service):
         self.log.info(
             "gameproxy serves {games} at {addresses}.",
             games=", ".join(self.games),
-            addresses=", ".join(_address(port) for port in self.ports),
+            addresses=", ".join(address_of(port) for port in self.ports),
         )
         self.started.callback(None)
 
@@ -396,18 +394,3 @@ def _naming(place: str = "", file: Path = Path()) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except (KeyFileError, PasswordFileError) as error:
         raise ConfigurationError(f"{place}: {file} {error}") from error
-
-
-def _address(port: IListeningPort) -> str:
-    """Where it listens, for people."""
-    address = port.getHost()
-    host, number = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{number}"
-
-
-def _raise_now(listening: Deferred[None]) -> None:
-    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
-    if listening.called and isinstance(listening.result, Failure):
-        failure = listening.result
-        listening.addErrback(lambda _: None)  # it is told
-        failure.raiseException()
