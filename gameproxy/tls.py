@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, verify_service_identity
-from service_identity.pyopenssl import extract_patterns
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -126,6 +126,7 @@ class Credentials:
         connection = SSL.Connection(self._contexts.for_servers, None)
         proving = protocol.wrappedProtocol
         assert isinstance(proving, _Proving)
+        connection.set_app_data(protocol)  # as later releases of Twisted do themselves
         if proving.server_name is not None:
             connection.set_tlsext_host_name(proving.server_name)
         return connection
@@ -288,7 +289,8 @@ class _Proving(Protocol):
         :raises SSL.Error: it is not.
         """
         try:
-            verify_service_identity(extract_patterns(certificate), [self._expected], [])
+            patterns = extract_patterns(certificate.to_cryptography())
+            verify_service_identity(patterns, [self._expected], [])
         except (VerificationError, CertificateError) as error:
             raise refused_certificate(f"its certificate is not for {self._name}") from error
         self._is_as_expected = True

@@ -52,7 +52,9 @@ def tls_fault(error: BaseException | None) -> str:
     """What went wrong at the other end; empty when it was nothing of TLS."""
     if not isinstance(error, Error) or isinstance(error, SysCallError):
         return ""
-    queue = error.args[0] if error.args else ()
-    reason = queue[-1][2] if queue else ""  # OpenSSL 4 tells the end of a stream so
-    plainer = (words for ending, words in _REASONS.items() if reason.endswith(ending))
-    return next(plainer, reason)
+    queue = error.args[0] if error.args else ()  # without one, OpenSSL 4 tells the end of a stream
+    reasons = [reason for _, _, reason in queue]
+    plainer = (
+        words for one in reasons for ending, words in _REASONS.items() if one.endswith(ending)
+    )
+    return next(plainer, reasons[-1] if reasons else "")
