@@ -78,3 +78,10 @@ def total_us(window: Window) -> float:
 def ratio(value: float, of: float | None) -> float:
     """``value / of``; not a number if there is nothing that it could be a ratio to."""
     return value / of if of is not None and of > 0 else float("nan")
+
+
+def share_of_target(value: float, target: float, more_is_better: bool) -> float:
+    """How well a target is met: 1 is the target, more is better. What costs nothing at all is infinitely good."""
+    if more_is_better:
+        return value / target
+    return target / value if value > 0 else float("inf")

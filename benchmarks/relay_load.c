@@ -356,7 +356,7 @@ int main(int arguments_count, char **arguments) {
     frame_size = LENGTH + (size_t)atol(arguments[4]);
     window = (uint64_t)atol(arguments[6]);
     rate = atof(arguments[6]);
-    if (count < 1 || frame_size < HEAD || rate <= 0 || window > WINDOW_MOST) usage();
+    if (count < 1 || frame_size < HEAD || rate <= 0 || (!paced && window > WINDOW_MOST)) usage();
 
     raise_descriptors();
     prctl(PR_SET_TIMERSLACK, 1); /* what is due goes out then, not when the kernel likes */

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from bench_setup import verdict
-from relay_figures import Row, rows
+from relay_figures import Row, rows, share_of_target
 from relays import HAPROXY, NO_PROXY, WORKLOADS, Workload
 
 FEW, MANY, BULK, PLAYERS, ONE = (workload.name for workload in WORKLOADS)
@@ -114,7 +114,7 @@ def _targets(
     for (work, figure), target in targets.items():
         row = figures[work][name]
         value = {CPU: row.added_ratio, RATE: row.rate_ratio, P50: row.p50_ratio}[figure]
-        share = value / target if figure == RATE else target / value
+        share = share_of_target(value, target, more_is_better=figure == RATE)
         lines.append(f"| {figure}: {work} | {value:.2f} | {target:.2f} | {verdict(share)} |")
     kib = memory["kib_a_session"]
     lines.append(
