@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,6 +120,8 @@ def _refusal(relay: str) -> str:
     try:
         parse(text, HERE)
     except ConfigError as error:
+        if any(place != "proxy.relay" for place, _ in error.problems):
+            raise  # the rest of it must be right
         return str(error)
     return ""
 
@@ -152,17 +154,12 @@ KINDS = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Running:
-    """One that runs; or nothing, with the game server's port in its place.
-
-    :ivar relayed: what its sessions must have counted so far, at least.
-    """
+    """One that runs; or nothing, with the game server's port in its place."""
 
     kind: Kind
     proxy: Proxy
-    sessions: int = 0
-    relayed: Counter[str] = field(default_factory=Counter)
 
     def by_relay(self) -> dict[str, int]:
         """How many sessions each of gameproxy's relays moves, as its status tells."""
@@ -178,7 +175,7 @@ class Running:
     def has_all(self, sessions: int) -> bool:
         """Whether gameproxy moves so many sessions by the relay that it is measured for, and none by another."""
         moved = {name: count for name, count in self.by_relay().items() if count}
-        return moved == {self.kind.relay: sessions}
+        return moved == ({self.kind.relay: sessions} if sessions else {})
 
     def wait_for(self, sessions: int) -> None:
         """Wait until that is so, which may take a while after the sessions were opened.
@@ -193,26 +190,29 @@ class Running:
                 )
             time.sleep(0.05)
 
-    def count(self, sessions: int, sent: int, back: int) -> None:
-        """Sessions are over, in which the load has sent and got so many frames: gameproxy must have counted them.
+    def counted(self) -> Counter[str]:
+        """What gameproxy has counted of the sessions that are over: how many have left, and their frames."""
+        file = self.proxy.folder / "relayed.json"
+        if not file.exists():
+            return Counter()
+        told = json.loads(file.read_text())
+        return Counter(left=told["reasons"].get("left", 0), **told["traffic"])
 
+    def check_count(self, before: Counter[str], sessions: int, sent: int, back: int) -> None:
+        """Sessions are over in which the load has sent and got so many frames: gameproxy must have counted them.
+
+        :param before: what it had counted then.
         :raises SystemExit: it has not.
         """
-        self.sessions += sessions
-        self.relayed.update(client_frames=sent, server_frames=back)
+        expected = Counter(left=sessions, client_frames=sent, server_frames=back)
         deadline = time.monotonic() + PATIENCE
-        told: dict[str, dict[str, int]] = {"reasons": {}}
-        while told["reasons"].get("left") != self.sessions:
+        while (counted := self.counted() - before)["left"] < sessions:
             if time.monotonic() > deadline:
-                raise SystemExit(
-                    f"{self.kind.name}: {told}, not {self.sessions} sessions that left\n{self.proxy.log()}"
-                )
+                break
             time.sleep(0.05)
-            file = self.proxy.folder / "relayed.json"
-            told = json.loads(file.read_text())
-        if any(told["traffic"][name] < frames for name, frames in self.relayed.items()):
+        if not counted >= expected:
             raise SystemExit(
-                f"{self.kind.name} has counted {told['traffic']}, fewer than {dict(self.relayed)}"
+                f"{self.kind.name} has counted {dict(counted)}, not {dict(expected)}\n{self.proxy.log()}"
             )
 
 
