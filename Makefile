@@ -45,7 +45,7 @@ bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
 	$(BIN)/python benchmarks/bench_farm.py
 
-# Relaying, beside other proxies; eight minutes. Needs nginx and libnginx-mod-stream too. SHORT=1: one minute, one window
+# Relaying, beside other proxies; some minutes. Needs nginx and libnginx-mod-stream too. SHORT=1: one minute, one window
 # of each kind, fewer idle sessions.
 bench-relay: .venv/bench.stamp
 	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)

@@ -26,7 +26,10 @@ Answer = Callable[[int, bytes], bytes]
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The compiled programs, by name."""
     look = ["cc", "-E", "-include", "openssl/hmac.h", "-xc", "/dev/null"]
-    if shutil.which("cc") is None or subprocess.run(look, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("cc") is None
+        or subprocess.run(look, capture_output=True, check=False).returncode
+    ):
         pytest.skip("there is no C compiler, or libcrypto's headers are missing")
     folder = tmp_path_factory.mktemp("programs")
     for name, libraries in (("relay_load", []), ("game_server", ["-lcrypto"])):
