@@ -60,6 +60,7 @@ class SimSocket:
     def __init__(self, process: Process, connected_to: SimSocket | None = None) -> None:
         self.process = process
         self.kernel = process.kernel
+        self._conditions = process.kernel.network.conditions
         self.peer = connected_to
         process.sockets_made += 1
         self.name = f"{process.name}.{process.sockets_made}"
@@ -186,7 +187,7 @@ class SimSocket:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if self.state != "connected" or self._end_wanted:
             raise self._as_error(errno.EPIPE)
-        conditions = self.kernel.network.conditions
+        conditions = self._conditions
         space = conditions.send_buffer - self._kept
         if space <= 0:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -263,15 +264,20 @@ class SimSocket:
     @property
     def is_readable(self) -> bool:
         """Whether reading, or accepting, would not have to wait."""
-        return bool(self._incoming or self._incoming_end or self._accepting or self._is_broken)
+        return bool(
+            self._incoming
+            or self._incoming_end
+            or self._accepting
+            or self._error
+            or self.state == "dead"
+        )
 
     @property
     def is_writable(self) -> bool:
         """Whether writing would not have to wait. Linux says so when a third of the buffer is free."""
-        if self._is_broken:
-            return True
-        limit = self.kernel.network.conditions.send_buffer
-        return self.state == "connected" and 3 * self._kept <= 2 * limit
+        if self.state == "connected" and not self._error:
+            return 3 * self._kept <= 2 * self._conditions.send_buffer
+        return bool(self._error) or self.state == "dead"
 
     @property
     def acknowledged(self) -> int:
@@ -360,7 +366,7 @@ class SimSocket:
         peer, link = self.peer, self._link
         assert peer is not None
         assert link is not None
-        conditions = self.kernel.network.conditions
+        conditions = self._conditions
         while self._outgoing:
             room = conditions.receive_buffer - len(peer._incoming) - self._in_flight
             if room <= 0:
@@ -381,17 +387,18 @@ class SimSocket:
 
     def _transmit(self, item: bytes | str) -> None:
         assert self._link is not None
-        self._pipe.append((item, self.kernel.now))
-        arrival = self.kernel.now + self._link.delay_of_segment()
+        now = self.kernel.now
+        self._pipe.append((item, now))
+        arrival = now + self._link.delay_of_segment()
         self._last_arrival = max(arrival, self._last_arrival + 1)
-        self.kernel.at(self._last_arrival, self._arrive)
+        self.kernel.after(self._last_arrival - now, self._arrive)
 
     def _arrive(self) -> None:
         """The next item arrives at the peer, or waits until the link is mended."""
         assert self._link is not None
-        assert self.remote is not None
-        if not self._link.down and self._is_there(self.remote[0]):
-            self._deliver(*self._pipe.popleft())
+        assert self.peer is not None
+        if not self._link.down and self.peer.process.machine.powered:
+            self._deliver(self.peer, *self._pipe.popleft())
             return
         self._overdue += 1
         if self._overdue == 1:
@@ -411,32 +418,31 @@ class SimSocket:
         if self._overdue and self._acknowledged == acknowledged and self.state == "connected":
             self._fail(errno.ETIMEDOUT)
 
-    def _deliver(self, item: bytes | str, sent_at: int) -> None:
-        peer = self.peer
-        assert peer is not None
-        peer._heard_at = self.kernel.now
-        if item == _RESET:
+    def _deliver(self, peer: SimSocket, item: bytes | str, sent_at: int) -> None:
+        kernel = self.kernel
+        peer._heard_at = kernel.now
+        if item is _RESET:
             peer._receive_reset()
             return
-        if peer.state == "dead" or (peer.closed and item != _END):
+        if peer.state == "dead" or (peer.closed and item is not _END):
             # Nobody is there any more to take it.
             peer._reset_back(self)
             return
-        if item == _END:
-            self.kernel.write("fin", peer.name, self.kernel.now - sent_at)
+        if isinstance(item, str):
+            kernel.write("fin", peer.name, kernel.now - sent_at)
             peer._incoming_end = True
             peer._readable()
             return
-        assert isinstance(item, bytes)
-        self.kernel.write("data", peer.name, len(item), self.kernel.now - sent_at)
-        self._in_flight -= len(item)
+        size = len(item)
+        kernel.write(f"data {peer.name} {size} {kernel.now - sent_at}")
+        self._in_flight -= size
         peer._incoming += item
         peer._readable()
         assert peer._link is not None
         if peer._link.down:
-            peer._link.hold(partial(self._acknowledge, len(item)))
+            peer._link.hold(partial(self._acknowledge, size))
         else:
-            self._acknowledge(len(item))
+            self._acknowledge(size)
 
     def _acknowledge(self, size: int) -> None:
         self._kept -= size
@@ -536,10 +542,6 @@ class SimSocket:
         return self._option(option) * 1_000_000
 
     # Readiness
-
-    @property
-    def _is_broken(self) -> bool:
-        return bool(self._error) or self.state == "dead"
 
     def _readable(self) -> None:
         if self.reader is not None and not self._read_due and self.is_readable:
