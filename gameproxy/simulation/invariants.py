@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import ILogObserver
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gameproxy import client_side
 from gameproxy.farm.placement import ANSWER_TIMEOUT
@@ -111,6 +116,23 @@ class Watch:
         if now - since > self._longest_stall and not socket.process.is_frozen:
             seconds = (now - since) / MICROSECONDS
             self._world.violated(f"nobody takes what waits for a connection, for {seconds:.1f} s")
+
+
+@implementer(ILogObserver)
+class LogEar:
+    """Hears the log: what production code logs as a failure is one.
+
+    :param violated: of a world, which must not live on because it is heard of.
+    """
+
+    def __init__(self, violated: weakref.WeakMethod[Callable[[str], None]]) -> None:
+        self._violated = violated
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        failure = event.get("log_failure")
+        violated = self._violated()
+        if violated is not None and isinstance(failure, Failure):
+            violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
 
 
 def connections_to(world: Simulation, server: str) -> int:
