@@ -96,6 +96,11 @@ class Watch:
             self._world.violated(f"a session is {session.state} for {seconds:.1f} s")
 
     def _look_at_socket(self, socket: SimSocket) -> None:
+        if (
+            socket.writer is None
+        ):  # nothing waits: a transport asks to write as long as it has something
+            self._progress.pop(socket.name, None)
+            return
         owner = socket.owner
         size = len(getattr(owner, "dataBuffer", b"")) + getattr(owner, "_tempDataLen", 0)
         if size > BUFFER_MAX:
