@@ -96,9 +96,8 @@ class Watch:
             self._world.violated(f"a session is {session.state} for {seconds:.1f} s")
 
     def _look_at_socket(self, socket: SimSocket) -> None:
-        if (
-            socket.writer is None
-        ):  # nothing waits: a transport asks to write as long as it has something
+        # A transport asks to write as long as something waits.
+        if socket.writer is None:
             self._progress.pop(socket.name, None)
             return
         owner = socket.owner
