@@ -289,6 +289,8 @@ class MemoryRelay(Relay):
     :ivar outcome: how it ended, or ``None``.
     """
 
+    plane = "transport"
+
     def __init__(self, on_end: Callable[[Outcome], None]) -> None:
         self._on_end = on_end
         self._traffic = Traffic()
