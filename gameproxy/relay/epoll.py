@@ -27,11 +27,16 @@ from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side, Wire
 
-READ_SIZE: Final = 65536
-"""Most bytes that are read of one socket in one turn: as many as a transport reads."""
-TURN_MAX: Final = 128
-"""Most sockets that are read in one turn, so that the reactor is not kept from the rest for long. Those left over come
-first in the next turn."""
+READ_MAX: Final = 256 * 1024
+"""Most bytes that are read of a socket at once, when nothing waits for its peer."""
+READ_SLOW: Final = 64 * 1024
+"""The same when something does: as many as a transport reads."""
+ROUND_SOCKETS: Final = 32
+"""Most sockets that are read before the system is asked again which can be."""
+TURN_ROUNDS: Final = 8
+"""How often it is asked in one turn of the reactor."""
+TURN_BYTES: Final = 1024 * 1024
+"""Bytes after which it is asked no more in this turn."""
 
 
 @implementer(IReadDescriptor)
@@ -47,7 +52,7 @@ class EpollPlane:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
         self._ends: dict[int, DirectEnd] = {}
-        self._buffer = bytearray(READ_SIZE)
+        self._buffer = memoryview(bytearray(READ_MAX))
 
     @staticmethod
     def works_with(reactor: object) -> bool:
@@ -93,20 +98,24 @@ class EpollPlane:
 
     def doRead(self) -> None:
         assert self._epoll is not None
-        ends, buffer, readable = self._ends, self._buffer, select.EPOLLIN
-        view = memoryview(buffer)
-        for descriptor, event in self._epoll.poll(0, TURN_MAX):
-            end = ends.get(descriptor)
-            if end is None:  # what came before it in this turn has ended its session
-                continue
-            try:
-                if event == readable:
-                    end.read(buffer, view)
-                else:
-                    end.hand_back()
-            except Exception:
-                self.log.failure("While relaying")
-                end.abort()
+        poll, ends, buffer, readable = self._epoll.poll, self._ends, self._buffer, select.EPOLLIN
+        size = 0
+        for _ in range(TURN_ROUNDS):
+            events = poll(0, ROUND_SOCKETS)
+            for descriptor, event in events:
+                end = ends.get(descriptor)
+                if end is None:  # what came before it in this round has ended its session
+                    continue
+                try:
+                    if event == readable:
+                        size += end.read(buffer)
+                    else:  # broken
+                        end.hand_back()
+                except Exception:
+                    self.log.failure("While relaying")
+                    end.abort()
+            if not events or size >= TURN_BYTES:
+                break
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops."""
@@ -124,6 +133,7 @@ class DirectEnd:
         "_plane",
         "_receive",
         "_scan",
+        "_scanner",
         "_send",
         "_sink",
         "_sink_transport",
@@ -141,6 +151,7 @@ class DirectEnd:
         self.descriptor = handle.fileno()
         self._receive = handle.recv_into
         self._send = self._sink_transport.socket.send
+        self._scanner = lane.scanner
         self._scan = lane.scanner.scan
 
     def begin(self) -> None:
@@ -166,32 +177,34 @@ class DirectEnd:
         self._plane.leave(self)
         cast(Connection, self._wire.transport).abortConnection()
 
-    def read(self, buffer: bytearray, view: memoryview) -> None:
+    def read(self, buffer: memoryview) -> int:
         """Read once, and pass on what may pass.
 
-        :param view: of the buffer.
+        :return: how many bytes were read.
         """
+        sink = self._sink_transport
+        slow = sink.dataBuffer or sink._tempDataBuffer
         try:
-            size = self._receive(buffer)
+            size = self._receive(buffer, READ_SLOW if slow else READ_MAX)
         except BlockingIOError:  # the event was of another socket, which had this number before
-            return
+            return 0
         except OSError:  # broken
             size = 0
         if not size:
             self.hand_back()
-            return
-        data = self._scan(view[:size])
-        sink = self._sink_transport
+            return 0
+        data = self._scan(buffer[:size])
         sent = 0
-        if data and not (sink.dataBuffer or sink._tempDataBuffer):
+        if data and not slow:
             try:
                 sent = self._send(data)
             except OSError:
                 sent = 0  # it is full; or broken, and its transport will see that
         if sent < len(data):
             self._sink.write(bytes(data[sent:]))
-        if self._lane.scanner.stopped is not None:
+        if self._scanner.stopped is not None:
             self._lane.scan_stopped()
+        return size
 
 
 class EpollRelay(TransportRelay):
