@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -42,6 +43,7 @@ LONGEST_WAIT = 20.0
 SMALL = 65536
 """Bytes of the small kernel buffers."""
 GAME = INT32.encode(b"\x10" + bytes(1000))
+CHAT = INT32.encode(b"\x20hello")
 CLOSE = INT32.encode(Notice("left", "").encode(FrameType.CLOSE))
 BAD = b"\xff\xff\xff\xff"
 BOTH = [("client", "server"), ("server", "client")]
@@ -69,6 +71,9 @@ class Peer(Protocol):
         self.stream_ended: Deferred[None] = Deferred()
         self.gone: Deferred[None] = Deferred()
         self._frames: Iterator[bytes] | None = None
+
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)  # pieces must come as pieces
 
     def send(self, data: bytes) -> None:
         """Write at once."""
@@ -130,6 +135,7 @@ class Session:
 
     client: Peer
     server: Peer
+    wires: list[Wire]
     relay: TransportRelay
     outcome: Deferred[Outcome]
     gone: Deferred[list[None]]
@@ -205,7 +211,7 @@ async def relaying(
                 peer.send_now(waiting)
         relay.start()
         try:
-            yield Session(*peers, relay, outcome, gone)
+            yield Session(*peers, wires, relay, outcome, gone)
         finally:
             relay.close(CloseReason.DRAINING, "")
             for wire, peer in zip(wires, peers, strict=True):
@@ -274,6 +280,64 @@ def numbered(total: int, digest: Any) -> Iterator[bytes]:
         done += len(frame)
         number += 1
         yield frame
+
+
+async def flood(session: Session, size: int, rest: float = 0.002) -> None:
+    """Send so many bytes both ways at once, to readers that stop again and again, and see that they arrive.
+
+    :param rest: seconds for which they stop.
+    """
+    ways = [(session.client, session.server), (session.server, session.client)]
+    sent = [sha256(), sha256()]
+    for digest, (writer, reader) in zip(sent, ways, strict=True):
+        reader.digest = sha256()
+        writer.send_all(numbered(size, digest))
+    while any(reader.size < max(size, writer.sent) for writer, reader in ways):
+        for _, reader in ways:
+            reader.transport.pauseProducing()
+            await deferLater(reactor, rest)
+            reader.transport.resumeProducing()
+            await turns()
+    assert [reader.digest.digest() for _, reader in ways] == [digest.digest() for digest in sent]
+    traffic = session.relay.traffic
+    assert (traffic.client_bytes, traffic.server_bytes) == (ways[0][0].sent, ways[1][0].sent)
+
+
+async def come_and_go(plane: str, streaming: int, sessions: int, size: int) -> None:
+    """Have so many sessions stream so many bytes each way, and meanwhile begin and end others, in every way; one after
+    the other, so that descriptors are used again and again."""
+
+    async def stream(make: MakeRelay) -> None:
+        async with relaying(plane, small=True, make=make) as session:
+            await flood(session, size)
+
+    with on(plane) as make:
+        streams = [Deferred.fromCoroutine(stream(make)) for _ in range(streaming)]
+        everything = gatherResults(streams, consumeErrors=True)
+        for number in range(sessions):
+            async with relaying(plane, make=make) as session:
+                session.client.send(CHAT * 3)
+                await reaches(lambda session=session: session.server.size, 3 * len(CHAT))
+                way, reason = ENDINGS[number % len(ENDINGS)]
+                way(session)
+                assert (await session.outcome).reason is reason
+                assert bytes(session.server.received).startswith(CHAT * 3)
+        try:
+            await everything
+        except FirstError as error:
+            error.subFailure.raiseException()
+
+
+ENDINGS: list[tuple[Callable[[Session], object], CloseReason]] = [
+    (lambda session: session.client.send(CLOSE + CHAT), CloseReason.LEFT),
+    (lambda session: session.client.transport.loseConnection(), CloseReason.CLIENT_LOST),
+    (lambda session: session.server.transport.loseConnection(), CloseReason.SERVER_LOST),
+    (lambda session: session.client.transport.abortConnection(), CloseReason.CLIENT_LOST),
+    (lambda session: session.server.transport.abortConnection(), CloseReason.SERVER_LOST),
+    (lambda session: session.server.send(CHAT + BAD), CloseReason.PROTOCOL_ERROR),
+    (lambda session: session.relay.close(CloseReason.IDLE, ""), CloseReason.IDLE),
+]
+"""How a session may end, and with what."""
 
 
 def endless() -> Iterator[bytes]:

@@ -6,14 +6,19 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
 
+from gameproxy.framing import FORMATS
+from gameproxy.interfaces import Outcome
+from gameproxy.messages import FrameType, Kick, Notice
 from gameproxy.reasons import CloseReason
 from tests.real.relay_peers import (
     BAD,
     BOTH,
     CLOSE,
     GAME,
+    INT32,
     PLANES,
     Peer,
+    come_and_go,
     endless,
     last_close,
     limited,
@@ -21,7 +26,30 @@ from tests.real.relay_peers import (
     relaying,
     settled,
     shrink,
+    turns,
 )
+
+
+def _frame(body: bytes, format: str = "int32") -> bytes:
+    return FORMATS[format].encode(body)
+
+
+BAD_INPUT = [
+    ("client", "int32", BAD, "A frame of 4294967295 bytes, where 2097151 are allowed."),
+    ("server", "int32", BAD, "A frame of 4294967295 bytes, where 2097151 are allowed."),
+    ("client", "int32", _frame(b"\x0b{}"), "A frame of type 0x0b, which may not come here."),
+    ("client", "int32", _frame(b"\x03"), "A frame of type 0x03, which may not come here."),
+    ("server", "int32", _frame(b"\x01{}"), "A frame of type 0x01, which may not come here."),
+    ("server", "int32", _frame(b"\x00"), "A frame of type 0x00, which may not come here."),
+    ("client", "int32", _frame(b"\x06{"), "Not JSON in UTF-8."),
+    ("server", "int32", _frame(b"\x06[]"), "Not a JSON object."),
+    ("server", "int32", _frame(b'\x0b{"code": 1}'), "'code' must be a string."),
+    ("client", "int32", b"\0\0\x10\x01\x06", "A frame of 4097 bytes, where 4096 are allowed."),
+    ("client", "varint", b"\xff\xff\xff", "A varint that is too long."),
+    ("server", "int16-le-inclusive", b"\1\0", "A frame of negative length -1."),
+    ("client", "vim-arcade", b"\0\0\xff\xff", "A frame of 65535 bytes, where 1020 are allowed."),
+]
+"""Which side sends what, in which format, and what is said of it."""
 
 pytestmark = pytest.mark.parametrize("plane", PLANES)
 
@@ -140,3 +168,83 @@ async def test_a_side_that_stalls(plane: str, reader: str, writer: str) -> None:
         assert last_close(told) == (0, reason)
         await told.gone
         await session.gone
+
+
+@pytest.mark.parametrize(("ender", "other"), BOTH)
+@limited
+async def test_an_end_within_a_frame(plane: str, ender: str, other: str) -> None:
+    """A side that ends its stream with data still on the way, within a frame: the other gets all of it, and no CLOSE,
+    which would be taken for the rest of the frame."""
+    async with relaying(plane) as session:
+        gone: Peer = getattr(session, ender)
+        told: Peer = getattr(session, other)
+        stream = GAME * 200 + GAME[:500]
+        gone.send(stream)
+        gone.transport.loseConnection()
+        assert (await session.outcome).reason is CloseReason[f"{ender.upper()}_LOST"]
+        await told.stream_ended
+        assert told.received == stream
+        told.transport.loseConnection()
+        await session.gone
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@limited
+async def test_close_in_a_burst(plane: str, slow: bool) -> None:
+    """CLOSE of the game server's is passed on behind what came before it, however slowly that is taken, and nothing
+    that came after it."""
+    async with relaying(plane, small=True) as session:
+        if slow:
+            session.client.transport.pauseProducing()
+        session.server.send(GAME * 150 + CLOSE + GAME * 50)
+        assert (await session.outcome).reason is CloseReason.LEFT
+        session.client.transport.resumeProducing()
+        await session.client.stream_ended
+        assert last_close(session.client) == (150, "left")
+        assert session.relay.traffic.server_frames == 150
+
+
+@limited
+async def test_kick_in_a_burst(plane: str) -> None:
+    """KICK ends it for both, behind what came before it."""
+    async with relaying(plane) as session:
+        session.client.send(GAME * 20)
+        await reaches(lambda: session.server.size, 20 * len(GAME))
+        kick = INT32.encode(Kick("cheating", "Out.", 60.0).encode())
+        session.server.send(GAME * 150 + kick + GAME * 50)
+        outcome = await session.outcome
+        assert outcome == Outcome(CloseReason.KICKED, "Out.", 60.0)
+        await session.client.stream_ended
+        assert last_close(session.client) == (150, "kicked")
+        await reaches(lambda: session.server.size, 20 * len(GAME) + 1)
+        assert last_close(session.server) == (20, "kicked")
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(("side", "format", "bad", "message"), BAD_INPUT)
+@limited
+async def test_bad_input(
+    plane: str, side: str, format: str, bad: bytes, message: str, split: bool
+) -> None:
+    """What may not come ends the session with protocol_error, in the same words on every plane, in whatever pieces it
+    comes; nothing of it, or after it, reaches the other side."""
+    good = FORMATS[format].encode(b"\x10good")
+    async with relaying(plane, format=FORMATS[format]) as session:
+        sender: Peer = getattr(session, side)
+        pieces = [bytes([byte]) for byte in good + bad] if split else [good + bad + good]
+        for piece in pieces:
+            sender.send_now(piece)
+            await turns()
+        outcome = await session.outcome
+        assert outcome == Outcome(CloseReason.PROTOCOL_ERROR, message)
+        last = FORMATS[format].encode(Notice("protocol_error", message).encode(FrameType.CLOSE))
+        for peer in (session.client, session.server):
+            before = b"" if peer is sender else good
+            await reaches(lambda peer=peer, before=before: peer.size, len(before + last))
+            assert peer.received == before + last
+
+
+@limited
+async def test_many_come_and_go(plane: str) -> None:
+    """Sessions that begin and end in every way do not disturb those that stream meanwhile, and leave nothing."""
+    await come_and_go(plane, streaming=4, sessions=40, size=1_000_000)
