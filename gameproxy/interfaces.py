@@ -299,12 +299,12 @@ class Outcome:
 
 
 class Relay(ABC):
-    """What moves the frames of one session.
+    """What moves the frames of one session."""
 
-    :ivar plane: which of :data:`PLANES` they move on now.
-    """
-
-    plane: str
+    @property
+    @abstractmethod
+    def plane(self) -> str:
+        """Which of :data:`PLANES` they move on now."""
 
     @property
     @abstractmethod

@@ -35,12 +35,14 @@ class NoAttempt(Attempt):
 class NoRelay(Relay):
     """A relay that could not be made or started. All that can be done with it is to end both sides."""
 
-    plane = "transport"
-
     def __init__(self, client: Client, attempt: Attempt, on_end: Callable[[Outcome], None]) -> None:
         self._client = client
         self._attempt = attempt
         self._on_end = on_end
+
+    @property
+    def plane(self) -> str:
+        return "transport"
 
     @property
     def traffic(self) -> Traffic:

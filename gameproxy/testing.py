@@ -289,14 +289,16 @@ class MemoryRelay(Relay):
     :ivar outcome: how it ended, or ``None``.
     """
 
-    plane = "transport"
-
     def __init__(self, on_end: Callable[[Outcome], None]) -> None:
         self._on_end = on_end
         self._traffic = Traffic()
         self.started = False
         self.closed: CloseReason | None = None
         self.outcome: Outcome | None = None
+
+    @property
+    def plane(self) -> str:
+        return "transport"
 
     @property
     def traffic(self) -> Traffic:

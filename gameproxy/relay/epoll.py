@@ -64,10 +64,12 @@ class EpollPlane:
         return self.works_with(self._reactor) and all(map(_is_plain, wires))
 
     def join(self, end: DirectEnd) -> None:
-        """Read a socket from now on.
+        """Read a socket from now on, if that is not done yet.
 
         :raises OSError: the system has no room for that.
         """
+        if self._ends.get(end.descriptor) is end:
+            return
         if self._epoll is None:  # not sooner: twistd may fork before
             self._epoll = select.epoll()
             cast(IReactorFDSet, self._reactor).addReader(self)
@@ -154,6 +156,11 @@ class DirectEnd:
         self._scanner = lane.scanner
         self._scan = lane.scanner.scan
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether the plane reads it, or will when the other is no longer slow."""
+        return self._lane.source is self
+
     def begin(self) -> None:
         """Read on the plane, and no more in the reactor."""
         self._wire.pause()
@@ -164,7 +171,10 @@ class DirectEnd:
         self._plane.leave(self)
 
     def resume(self) -> None:
-        self._plane.join(self)
+        try:
+            self._plane.join(self)
+        except OSError:
+            self.hand_back()
 
     def hand_back(self) -> None:
         """Have Twisted's transport read again, and see by itself how the stream ends."""
@@ -213,8 +223,6 @@ class EpollRelay(TransportRelay):
     :param on: reads both sockets.
     """
 
-    plane = "epoll"
-
     def __init__(
         self,
         on: EpollPlane,
@@ -231,6 +239,10 @@ class EpollRelay(TransportRelay):
             DirectEnd(on, self._client, self._from_client, self._server),
             DirectEnd(on, self._server, self._from_server, self._client),
         )
+
+    @property
+    def plane(self) -> str:
+        return "epoll" if all(end.is_direct for end in self._ends) else "transport"
 
     def start(self) -> None:
         for end in self._ends:

@@ -33,8 +33,6 @@ class TransportRelay(Relay):
     :param disturbs: asked at its site.
     """
 
-    plane = "transport"
-
     def __init__(
         self,
         client: Side,
@@ -56,6 +54,10 @@ class TransportRelay(Relay):
             self._server.keep_little(SMALL_BUFFER)
         self._from_client = Lane(self, client, server.wire, clock, stall_timeout)
         self._from_server = Lane(self, server, client.wire, clock, stall_timeout)
+
+    @property
+    def plane(self) -> str:
+        return "transport"
 
     @property
     def traffic(self) -> Traffic:

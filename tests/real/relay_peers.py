@@ -205,11 +205,11 @@ async def relaying(
         if make is None:
             make = stack.enter_context(on(plane))
         relay = make(*sides, words, clock, stall_timeout, outcome.callback)
-        assert relay.plane == plane
         if waiting:
             for peer in peers:
                 peer.send_now(waiting)
         relay.start()
+        assert relay.plane == plane or outcome.called
         try:
             yield Session(*peers, wires, relay, outcome, gone)
         finally:
@@ -292,7 +292,11 @@ async def flood(session: Session, size: int, rest: float = 0.002) -> None:
     for digest, (writer, reader) in zip(sent, ways, strict=True):
         reader.digest = sha256()
         writer.send_all(numbered(size, digest))
-    while any(reader.size < max(size, writer.sent) for writer, reader in ways):
+    least = [reader.size + size for _, reader in ways]
+    while any(
+        reader.size < max(enough, writer.sent)
+        for enough, (writer, reader) in zip(least, ways, strict=True)
+    ):
         for _, reader in ways:
             reader.transport.pauseProducing()
             await deferLater(reactor, rest)
@@ -304,12 +308,14 @@ async def flood(session: Session, size: int, rest: float = 0.002) -> None:
 
 
 async def come_and_go(plane: str, streaming: int, sessions: int, size: int) -> None:
-    """Have so many sessions stream so many bytes each way, and meanwhile begin and end others, in every way; one after
-    the other, so that descriptors are used again and again."""
+    """Begin and end so many sessions, one after the other, so that descriptors are used again and again, and in every
+    way; as long as that takes, have others stream both ways, so many bytes at a time."""
+    over = False
 
     async def stream(make: MakeRelay) -> None:
         async with relaying(plane, small=True, make=make) as session:
-            await flood(session, size)
+            while not over:
+                await flood(session, size)
 
     with on(plane) as make:
         streams = [Deferred.fromCoroutine(stream(make)) for _ in range(streaming)]
@@ -322,6 +328,7 @@ async def come_and_go(plane: str, streaming: int, sessions: int, size: int) -> N
                 way(session)
                 assert (await session.outcome).reason is reason
                 assert bytes(session.server.received).startswith(CHAT * 3)
+        over = True
         try:
             await everything
         except FirstError as error:

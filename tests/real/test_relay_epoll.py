@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -18,10 +19,12 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
 )
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import KeyPair
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from zope.interface import implementer
 
 from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
@@ -29,7 +32,7 @@ from gameproxy.framing import FrameScanner
 from gameproxy.interfaces import Traffic
 from gameproxy.metrics import by_relay
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import EpollPlane, EpollRelay, PlaneUnavailable, Relays
+from gameproxy.relay import EpollPlane, EpollRelay, PlaneUnavailable, Relays, TransportRelay
 from gameproxy.relay.epoll import ROUND_SOCKETS, TURN_ROUNDS
 from gameproxy.wire import Side, Wire
 from tests.fake_transport import FakeTransport
@@ -56,6 +59,15 @@ WORDS = Dialect("native", INT32)
 async def several(stack: AsyncExitStack, make: MakeRelay, count: int) -> list[Session]:
     """Sessions on one plane."""
     return [await stack.enter_async_context(relaying("epoll", make=make)) for _ in range(count)]
+
+
+@implementer(IPushProducer)
+class Heedless:
+    """What is paused, and does nothing of it."""
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def stopProducing(self) -> None: ...
 
 
 @contextmanager
@@ -194,6 +206,46 @@ async def test_the_reactor_stops() -> None:
         plane.close()
 
 
+@limited
+async def test_resumed_without_having_paused() -> None:
+    """When the client has not read all that was written before the relay began, it is told to resume what it has not
+    paused: nothing comes of that."""
+    plane = EpollPlane(reactor)
+    written = GAME * 700
+
+    def make(client: Side, *others: Any) -> EpollRelay:
+        client.wire.set_producer(Heedless())
+        client.wire.write(written)
+        return EpollRelay(plane, client, *others)
+
+    async with relaying("epoll", small=True, make=make) as session:
+        await reaches(lambda: session.client.size, len(written))
+        await turns()
+        assert session.relay.plane == "epoll"
+        assert watched(plane) == 2
+        session.server.send(GAME)
+        await reaches(lambda: session.client.size, len(written + GAME))
+    plane.close()
+
+
+@limited
+async def test_no_descriptor_is_left() -> None:
+    """When the system has none for the plane itself, a session is relayed by transports."""
+    plane = EpollPlane(reactor)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def make(*around: Any) -> EpollRelay:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        return EpollRelay(plane, *around)
+
+    async with relaying("transport", make=make) as session:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        session.client.send(GAME)
+        await reaches(lambda: session.server.size, len(GAME))
+        session.client.transport.loseConnection()
+        assert (await session.outcome).reason is CloseReason.CLIENT_LOST
+
+
 # What is taken
 
 
@@ -243,11 +295,12 @@ async def test_which_relay() -> None:
     )
     fake = Wire(Clock(), lambda wire: None)
     FakeTransport().connect(fake)
-    for named, expected in (("auto", "epoll"), ("epoll", "epoll"), ("transport", "transport")):
+    kinds = {"auto": EpollRelay, "epoll": EpollRelay, "transport": TransportRelay}
+    for named, expected in kinds.items():
         relays = Relays(ProxyConfig(relay=named), reactor, WORDS)
-        for server, plane in ((wires[1], expected), (fake, "transport")):
+        for server, kind in ((wires[1], expected), (fake, TransportRelay)):
             sides = [Side(wire, FrameScanner(INT32, None), b"") for wire in (wires[0], server)]
-            assert relays.between(*sides, lambda outcome: None).plane == plane
+            assert type(relays.between(*sides, lambda outcome: None)) is kind
         relays.close()
     for wire, peer in zip(wires, peers, strict=True):
         wire.abort()
