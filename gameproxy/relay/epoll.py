@@ -27,10 +27,9 @@ from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side, Wire
 
-READ_MAX: Final = 256 * 1024
-"""Most bytes that are read of a socket at once, when nothing waits for its peer."""
-READ_SLOW: Final = 64 * 1024
-"""The same when something does: as many as a transport reads."""
+READ_MAX: Final = 192 * 1024
+"""Most bytes that are read of a socket at once. With what a transport buffers before it says stop (64 KiB), no more
+than 256 KiB wait for a side that is slow."""
 ROUND_SOCKETS: Final = 32
 """Most sockets that are read before the system is asked again which can be."""
 TURN_ROUNDS: Final = 8
@@ -192,11 +191,9 @@ class DirectEnd:
 
         :return: how many bytes were read.
         """
-        sink = self._sink_transport
-        slow = sink.dataBuffer or sink._tempDataBuffer
         try:
-            size = self._receive(buffer, READ_SLOW if slow else READ_MAX)
-        except BlockingIOError:  # the event was of another socket, which had this number before
+            size = self._receive(buffer)
+        except BlockingIOError:  # nothing is there any more
             return 0
         except OSError:  # broken
             size = 0
@@ -204,8 +201,9 @@ class DirectEnd:
             self.hand_back()
             return 0
         data = self._scan(buffer[:size])
+        sink = self._sink_transport
         sent = 0
-        if data and not slow:
+        if data and not (sink.dataBuffer or sink._tempDataBuffer):  # nothing waits to go first
             try:
                 sent = self._send(data)
             except OSError:

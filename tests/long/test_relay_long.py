@@ -54,4 +54,4 @@ async def test_ten_seconds_without_reading(plane: str, reader: str, writer: str)
 @pytest_twisted.ensureDeferred
 async def test_a_thousand_come_and_go(plane: str) -> None:
     """1,000 sessions begin and end in every way while 100 stream."""
-    await come_and_go(plane, streaming=100, sessions=1000, size=500_000)
+    await come_and_go(plane, streaming=100, sessions=1000, at_once=20)

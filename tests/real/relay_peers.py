@@ -307,20 +307,19 @@ async def flood(session: Session, size: int, rest: float = 0.002) -> None:
     assert (traffic.client_bytes, traffic.server_bytes) == (ways[0][0].sent, ways[1][0].sent)
 
 
-async def come_and_go(plane: str, streaming: int, sessions: int, size: int) -> None:
-    """Begin and end so many sessions, one after the other, so that descriptors are used again and again, and in every
-    way; as long as that takes, have others stream both ways, so many bytes at a time."""
+async def come_and_go(plane: str, streaming: int, sessions: int, at_once: int = 1) -> None:
+    """Begin and end so many sessions, in every way, so that descriptors are used again and again; as long as that
+    takes, have others stream both ways."""
     over = False
+    numbers = iter(range(sessions))
 
     async def stream(make: MakeRelay) -> None:
         async with relaying(plane, small=True, make=make) as session:
             while not over:
-                await flood(session, size)
+                await flood(session, 20_000, rest=0.05)
 
-    with on(plane) as make:
-        streams = [Deferred.fromCoroutine(stream(make)) for _ in range(streaming)]
-        everything = gatherResults(streams, consumeErrors=True)
-        for number in range(sessions):
+    async def come(make: MakeRelay) -> None:
+        for number in numbers:
             async with relaying(plane, make=make) as session:
                 session.client.send(CHAT * 3)
                 await reaches(lambda session=session: session.server.size, 3 * len(CHAT))
@@ -328,11 +327,18 @@ async def come_and_go(plane: str, streaming: int, sessions: int, size: int) -> N
                 way(session)
                 assert (await session.outcome).reason is reason
                 assert bytes(session.server.received).startswith(CHAT * 3)
-        over = True
+
+    with on(plane) as make:
+        streams = [Deferred.fromCoroutine(stream(make)) for _ in range(streaming)]
+        coming = [Deferred.fromCoroutine(come(make)) for _ in range(at_once)]
         try:
-            await everything
+            await gatherResults(coming, consumeErrors=True)
+            over = True
+            await gatherResults(streams, consumeErrors=True)
         except FirstError as error:
             error.subFailure.raiseException()
+        finally:
+            over = True
 
 
 ENDINGS: list[tuple[Callable[[Session], object], CloseReason]] = [

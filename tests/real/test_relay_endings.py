@@ -247,4 +247,4 @@ async def test_bad_input(
 @limited
 async def test_many_come_and_go(plane: str) -> None:
     """Sessions that begin and end in every way do not disturb those that stream meanwhile, and leave nothing."""
-    await come_and_go(plane, streaming=4, sessions=42, size=100_000)
+    await come_and_go(plane, streaming=4, sessions=42)

@@ -161,6 +161,24 @@ async def test_ended_within_a_round() -> None:
 
 
 @limited
+async def test_nothing_there_any_more() -> None:
+    """A socket that can be read, and then has nothing, as somebody else has read it, stays where it is."""
+    plane = EpollPlane(reactor)
+    async with AsyncExitStack() as stack:
+        first, second = await several(stack, partial(EpollRelay, plane), 2)
+        handle = second.wires[0].transport.getHandle()
+        first.outcome.addCallback(lambda outcome: handle.recv(len(GAME)))
+        first.client.send_now(BAD)
+        second.client.send_now(GAME)
+        plane.doRead()
+        assert await first.outcome == GAME
+        assert second.relay.plane == "epoll"
+        second.client.send(GAME)
+        await reaches(lambda: second.server.size, len(GAME))
+    plane.close()
+
+
+@limited
 async def test_a_descriptor_that_comes_back() -> None:
     """A session that ends late does not take the socket of another with it that has got its descriptor meanwhile."""
     with on("epoll") as make:
