@@ -256,8 +256,8 @@ class EpollRelay(TransportRelay):
 
 
 def _is_plain(wire: Wire) -> bool:
-    transport = wire.transport
-    if not isinstance(transport, Connection) or not transport.connected or transport.TLS:
+    transport = wire.transport  # with TLS, that is what encrypts
+    if not isinstance(transport, Connection) or not transport.connected:
         return False
     handle = transport.getHandle()
     return type(handle) is socket.socket and handle.family in (socket.AF_INET, socket.AF_INET6)
