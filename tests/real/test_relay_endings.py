@@ -119,11 +119,26 @@ async def test_a_reset(plane: str, ender: str, other: str) -> None:
         await session.gone
 
 
+@pytest.mark.parametrize(("ender", "other"), BOTH)
+@limited
+async def test_a_reset_with_data_behind(plane: str, ender: str, other: str) -> None:
+    """What the system holds of a side that has reset its connection since is passed on, too."""
+    async with relaying(plane) as session:
+        broken: Peer = getattr(session, ender)
+        told: Peer = getattr(session, other)
+        broken.send_now(GAME * 3)
+        broken.transport.abortConnection()
+        reason = (await session.outcome).reason
+        assert reason is CloseReason[f"{ender.upper()}_LOST"]
+        await reaches(lambda: told.size, 3 * len(GAME) + 1)
+        assert last_close(told) == (3, reason)
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 @limited
 async def test_the_last_message_reaches_who_keeps_sending(plane: str, side: str) -> None:
     """A peer that does not stop sending still gets CLOSE: no reset overtakes it. And it cannot keep its connection."""
-    for _ in range(10):
+    for _ in range(5):
         clock = Clock()
         async with relaying(plane, clock=clock) as session:
             peer: Peer = getattr(session, side)

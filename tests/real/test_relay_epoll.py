@@ -19,17 +19,19 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
 )
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import KeyPair
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.framing import FrameScanner
-from gameproxy.interfaces import Traffic
+from gameproxy.interfaces import Outcome, Traffic
 from gameproxy.metrics import by_relay
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import EpollPlane, EpollRelay, PlaneUnavailable, Relays, TransportRelay
@@ -175,6 +177,28 @@ async def test_nothing_there_any_more() -> None:
         assert second.relay.plane == "epoll"
         second.client.send(GAME)
         await reaches(lambda: second.server.size, len(GAME))
+    plane.close()
+
+
+@limited
+async def test_broken_before_it_is_read() -> None:
+    """A connection that breaks when the plane is about to read it has ended."""
+    plane = EpollPlane(reactor)
+    async with AsyncExitStack() as stack:
+        first, second = await several(stack, partial(EpollRelay, plane), 2)
+        handle = second.wires[0].transport.getHandle()
+
+        def reset(outcome: Outcome) -> None:
+            handle.recv(len(GAME))
+            second.client.transport.connectionLost(Failure(ConnectionAborted()))
+
+        first.outcome.addCallback(reset)
+        first.client.send_now(BAD)
+        second.client.send_now(GAME)
+        with failures() as logged:
+            plane.doRead()
+        assert second.client.gone.called and logged == []
+        assert (await second.outcome).reason is CloseReason.CLIENT_LOST
     plane.close()
 
 
