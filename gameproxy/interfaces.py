@@ -304,7 +304,7 @@ class Relay(ABC):
     @property
     @abstractmethod
     def plane(self) -> str:
-        """Which of :data:`PLANES` they move on now."""
+        """Which of ``transport``, ``epoll`` and ``sockmap`` they move on now."""
 
     @property
     @abstractmethod

@@ -72,6 +72,7 @@ class EpollPlane:
         if self._epoll is None:  # not sooner: twistd may fork before
             self._epoll = select.epoll()
             cast(IReactorFDSet, self._reactor).addReader(self)
+        # Level-triggered: a socket is not read until it is empty, and of what is left an edge would not tell.
         self._epoll.register(end.descriptor, select.EPOLLIN)
         self._ends[end.descriptor] = end
 
@@ -203,7 +204,8 @@ class DirectEnd:
         data = self._scan(buffer[:size])
         sink = self._sink_transport
         sent = 0
-        if data and not (sink.dataBuffer or sink._tempDataBuffer):  # nothing waits to go first
+        # What was written waits in these two, and goes first. Twisted has no public name for that.
+        if data and not (sink.dataBuffer or sink._tempDataBuffer):
             try:
                 sent = self._send(data)
             except OSError:
