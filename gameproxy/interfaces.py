@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -205,12 +205,10 @@ class Client(Protocol):
     @property
     def fault(self) -> str:
         """What was wrong with the connection when it broke, for operators; else empty."""
-        ...
 
     @property
     def tls_version(self) -> str:
         """By which version of TLS it came, as ``TLSv1.3``; empty: without."""
-        ...
 
     def waiting(self, waiting: Waiting) -> None:
         """Tell how it waits."""
@@ -275,6 +273,10 @@ class Attempt(ABC):
         """Give the connection up to a relay, with what the game server has sent since it admitted the session."""
 
 
+PLANES: Final = ("transport", "epoll", "sockmap")
+"""How frames may be moved: by Twisted's transports, past them, or in the kernel."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What has passed while relaying: whole frames, and bytes on the wire."""
@@ -308,6 +310,11 @@ class Outcome:
 
 class Relay(ABC):
     """What moves the frames of one session."""
+
+    @property
+    @abstractmethod
+    def plane(self) -> str:
+        """Which of ``transport``, ``epoll`` and ``sockmap`` they move on now."""
 
     @property
     @abstractmethod

@@ -44,7 +44,7 @@ from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
 from gameproxy.proxied import HeaderCounts
 from gameproxy.reasons import CloseReason, Refusal
-from gameproxy.relay import TransportRelay
+from gameproxy.relay import PlaneUnavailable, Relays
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
 from gameproxy.tls import Credentials, CredentialsError
@@ -139,6 +139,8 @@ class GameProxy(Service):
             disturbs=disturbs,
             secure=self._credentials.towards,
         )
+        with _naming("proxy.relay"):
+            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs)
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
         self._control: ControlSocket | None = None
         if control:
@@ -219,6 +221,7 @@ class GameProxy(Service):
         self.ports.clear()
         if self.sessions:
             await self._drain()
+        self._relays.close()
         if self._control is not None:
             self._control.close()
         await self.farm.stop()
@@ -274,9 +277,7 @@ class GameProxy(Service):
 
     def relay(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and the game server that has admitted it."""
-        stall_timeout = self._config.proxy.stall_timeout
-        around = self._dialect, self._reactor, stall_timeout, on_end, self._host.disturbs
-        return TransportRelay(client, server, *around)
+        return self._relays.between(client, server, on_end)
 
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
@@ -386,11 +387,11 @@ class GameProxy(Service):
 
 
 @contextmanager
-def _naming(place: str = "", file: Path = Path()) -> Iterator[None]:
-    """Say which file cannot be used, and at which place of the configuration it is named."""
+def _naming(place: str = "", *file: Path) -> Iterator[None]:
+    """Say at which place of the configuration something, or which file, is named that cannot be used."""
     try:
         yield
     except CredentialsError as error:  # it says so itself
         raise ConfigurationError(str(error)) from error
-    except (KeyFileError, PasswordFileError) as error:
-        raise ConfigurationError(f"{place}: {file} {error}") from error
+    except (KeyFileError, PasswordFileError, PlaneUnavailable) as error:
+        raise ConfigurationError(f"{place}: {' '.join(map(str, (*file, error)))}") from error
