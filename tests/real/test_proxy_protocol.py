@@ -105,13 +105,16 @@ async def test_the_client_is_who_the_header_names(
 
 @pytest_twisted.ensureDeferred
 async def test_header_and_auth_in_one_segment(tmp_path: Path) -> None:
-    """What follows the header is the client's."""
+    """What follows the header is the client's; it is relayed as if it had come straight."""
     async with proxied(tmp_path) as rig, rig.canary():
         rig.game_servers["good"].addresses.append("203.0.113.7")
         client = await rig.connect(door=PROXIED)
         client.send_raw(v1("203.0.113.7") + frame(auth(game="echo")) + frame(b"\x10early"))
         assert (await client.body())[0] == 0x02
         assert await client.body() == b"\x10early"
+        canary, session = rig.proxy.sessions
+        assert canary.relay is not None and session.relay is not None
+        assert session.relay.plane == canary.relay.plane
         await rig.leave(client)
 
 

@@ -246,6 +246,8 @@ async def test_clients_must_show_certificates(tmp_path: Path) -> None:
     async with party.rig as rig:
         canary = await party.connect(shows=good)
         await rig.enter(canary)
+        told = [name.CN for name in canary.tls.get_client_ca_list()]
+        assert told == ["Test authority"]  # so that a client knows which of its own to show
         for old in ({}, {"lowerMaximumSecurityTo": TLSVersion.TLSv1_2}):
             for shown, detail in bad:
                 client = await party.connect(shows=shown, **old)
@@ -255,6 +257,20 @@ async def test_clients_must_show_certificates(tmp_path: Path) -> None:
         await canary.echo(b"\x10hello")
         await rig.leave(canary)
         assert not rig.game_servers["good"].admits[1:]
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_renegotiation(tmp_path: Path) -> None:
+    """A client of TLS 1.2 that asks for another handshake, which costs the proxy more than itself, gets none."""
+    party = Party(tmp_path)
+    async with party.rig as rig, rig.canary():
+        client = await party.connect(lowerMaximumSecurityTo=TLSVersion.TLSv1_2)
+        await rig.enter(client)
+        assert client.tls.renegotiate()
+        client.send(b"\x10hello")
+        await client.rest()
+        assert client.why is not None and "no renegotiation" in str(client.why.value)
+        await rig.over("client_lost")
 
 
 # Certificates that change

@@ -17,10 +17,15 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet import reactor
-from twisted.internet.protocol import ClientCreator
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import ClientCreator, Factory
 from twisted.internet.ssl import TLSVersion
+from zope.interface import implementer
 
+from gameproxy.tls import NotProved, TlsEndpoint
 from tests.authority import DAY, Authority
 from tests.real.rig import Rig
 from tests.real.streams import (
@@ -36,9 +41,10 @@ from tests.real.streams import (
     mac,
     message,
     pause,
+    seconds,
     server_key,
 )
-from tests.real.tls_streams import server_options
+from tests.real.tls_streams import client_options, connect_tls, server_options
 
 
 @dataclass
@@ -109,23 +115,25 @@ async def scene(
 
 
 @pytest.mark.parametrize(
-    ("names", "server"),
+    ("name", "server", "asked_for"),
     [
-        (["127.0.0.1"], ""),
-        (["game.example"], 'tls_name = "game.example"'),
-        (["*.game.example"], 'tls_name = "east.game.example"'),
-        (["xn--zo-ija.example"], 'tls_name = "zoë.example"'),
-        (["2001:db8::7"], 'tls_name = "2001:DB8::7"'),
+        ("127.0.0.1", "", None),
+        ("game.example", 'tls_name = "game.example"', b"game.example"),
+        ("*.game.example", 'tls_name = "east.game.example"', b"east.game.example"),
+        ("xn--zo-ija.example", 'tls_name = "zoë.example"', b"xn--zo-ija.example"),
+        ("2001:db8::7", 'tls_name = "2001:DB8::7"', None),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_session(tmp_path: Path, names: list[str], server: str) -> None:
-    """A game server whose certificate is for its address, or for the name that is wanted, is played on."""
+async def test_a_session(tmp_path: Path, name: str, server: str, asked_for: bytes | None) -> None:
+    """A game server whose certificate is for its address, or for the name that is wanted, is played on. It is told the
+    name that it is asked for, unless that is an address (RFC 6066)."""
     authority = Authority()
     authority.write(tmp_path, "ca")
-    options = server_options(authority.issue(*names, purpose="server"))
+    options = server_options(authority.issue(name, purpose="server"))
     async with scene(tmp_path, options, server=server) as s, s.rig.canary():
         client = await s.plays()
+        assert s.server.streams[0].transport.getHandle().get_servername() == asked_for
         client.send(message(CLOSE, code="left", message="bye"))
         assert await client.rest() == []
         record = await s.rig.over("left")
@@ -172,11 +180,58 @@ async def test_certificates_that_are_not_believed(
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_systems_authorities(tmp_path: Path) -> None:
-    """Without servers_ca those are believed that the system knows, and nobody else."""
-    options = server_options(Authority().issue("127.0.0.1"))
+async def test_the_systems_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without servers_ca those are believed that the system knows, and nobody else; with it, they are not."""
+    known = Authority("Known")
+    monkeypatch.setenv("SSL_CERT_FILE", str(known.write(tmp_path, "known")))
+    Authority().write(tmp_path, "ca")
+    unknown = "TLS: its certificate comes from an unknown CA"
+    options = server_options(Authority("Unknown").issue("127.0.0.1"))
     async with scene(tmp_path, options, more="") as s, s.rig.canary():
-        await s.refused("TLS: its certificate comes from an unknown CA")
+        await s.refused(unknown)
+    options = server_options(known.issue("127.0.0.1"))
+    for more, is_known in (("", True), ('servers_ca = "ca.pem"', False)):
+        (tmp_path / "farm.db").unlink()
+        async with scene(tmp_path, options, more=more) as s, s.rig.canary(lines=2):
+            if is_known:
+                await s.rig.leave(await s.plays())
+            else:
+                await s.refused(unknown)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class Careless:
+    """TLS in which nobody looks at certificates."""
+
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        return SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_was_not_judged_is_not_believed() -> None:
+    """Were OpenSSL not to ask about a certificate, the connection would not be made for that."""
+    heard: list[bytes] = []
+
+    async def listen_only(server: GameServer, stream: Stream) -> None:
+        while not stream.over:
+            await stream.change()
+        heard.append(bytes(stream.received))
+
+    server = GameServer("careless", listen_only)
+    await server.listen(server_options(Authority().issue("127.0.0.1")))
+    port = server.port.getHost().port
+    careless: Any = Careless()
+    endpoint = TlsEndpoint(
+        TCP4ClientEndpoint(reactor, "127.0.0.1", port), careless, "127.0.0.1", reactor
+    )
+    said = Stream()
+    said.connectionMade = lambda: said.send(b"secret")  # type: ignore[method-assign]  # it would
+    with pytest.raises(NotProved):
+        await endpoint.connect(Factory.forProtocol(lambda: said))
+    while not heard:
+        await pause(0.01)
+    assert heard == [b""]
+    await server.port.stopListening()
 
 
 @pytest.mark.parametrize("admission", ["handshake", "proxy-v2", "none"])
@@ -313,6 +368,70 @@ async def test_mutual(tmp_path: Path, which: str, detail: str, old: bool) -> Non
         else:
             client = await s.plays()
             await s.rig.leave(client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_mutual_without_a_handshake(tmp_path: Path) -> None:
+    """Where no handshake follows, a game server that turns the proxy's certificate away loses the session."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+
+    async def wait(server: GameServer, stream: Stream) -> None:
+        while not stream.over:
+            await stream.change()
+
+    options = server_options(authority.issue("127.0.0.1"), wants=authority)
+    async with scene(tmp_path, options, script=wait, admission="none", good=False) as s:
+        client = await s.rig.connect()
+        client.send(auth(game="secure"))
+        await client.rest()
+        await s.rig.over("server_lost")
+
+
+@pytest.mark.parametrize("lazy", ["client", "game server"])
+@pytest_twisted.ensureDeferred
+async def test_who_does_not_read(tmp_path: Path, lazy: str) -> None:
+    """Over TLS, too, who takes nothing stops the other side, and is lost after stall_timeout."""
+    authority = Authority()
+    authority.write(tmp_path, "ca")
+    authority.issue("play.example").write(tmp_path, "shown")
+
+    async def talk(server: GameServer, stream: Stream) -> None:
+        await server.admit(stream)
+        await stream.body()
+        if lazy == "client":
+            for _ in range(200):
+                stream.send(b"\x10" * 65_536)
+        else:
+            stream.stop_reading()
+            return
+        while not stream.over:
+            await stream.change()
+
+    more = """
+        servers_ca = "ca.pem"
+        certificate = "shown.pem"
+        key = "shown.key"
+        listen = ["tcp:0:interface=127.0.0.1"]
+    """
+    options = server_options(authority.issue("127.0.0.1"))
+    async with scene(tmp_path, options, more, script=talk) as s, s.rig.canary():
+        port = s.rig.proxy.ports[1].getHost().port
+        client = await connect_tls(port, client_options(authority))
+        await s.rig.enter(client, game="secure")
+        if lazy == "client":
+            client.stop_reading()
+        client.send(b"\x10begin")
+        if lazy == "game server":
+            for _ in range(200):
+                client.send(b"\x10" * 65_536)
+        with seconds(0.3, 3):
+            await s.rig.over("client_lost" if lazy == "client" else "server_lost")
+        traffic = s.rig.records[-1].traffic
+        assert traffic.client_bytes + traffic.server_bytes < 100 * 65_536
+        for stream in (client, *s.server.streams):
+            if not stream.lost:
+                stream.reset()
 
 
 # The complaint: identities forged at the backend
