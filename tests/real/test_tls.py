@@ -332,6 +332,21 @@ async def test_a_chain(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_proxy_that_stops(tmp_path: Path) -> None:
+    """Who relays over TLS is told so, and who is still in the handshake is let go."""
+    party = Party(tmp_path)
+    async with party.rig as rig:
+        client = await party.connect()
+        await rig.enter(client)
+        silent = await rig.connect(door=TLS)
+        stopped = rig.proxy.stopService()
+        assert await rig.closed(client, "draining") == []
+        assert await silent.rest() == []
+        await stopped
+        assert {record.reason.value for record in rig.records} == {"draining"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_client_that_vanishes_in_the_handshake(tmp_path: Path) -> None:
     """Whoever breaks off in the middle of it leaves nothing."""
     party = Party(tmp_path)
