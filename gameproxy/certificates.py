@@ -105,7 +105,11 @@ def identity(chain: tuple[Certificate, ...], key: Key) -> Identity:
 
     :raises KeyFileError: the key is another's, or TLS cannot use the two.
     """
-    if chain[0].public_key() != key.public_key():
+    try:
+        is_its_key = chain[0].public_key() == key.public_key()
+    except (ValueError, UnsupportedAlgorithm):  # it is of a kind that nobody here has keys of
+        is_its_key = False
+    if not is_its_key:
         raise KeyFileError("is not the key of the certificate")
     found = Identity(chain, key)
     _show(_context(), found)

@@ -95,9 +95,8 @@ class Credentials:
         :raises CredentialsError: one cannot be used, and nothing has changed.
         """
         self._looked_at = self._clock.seconds()
-        self._marks = (
-            self._marks_now()
-        )  # before they are read: what is changed meanwhile is read again
+        # Before they are read: what is changed meanwhile is read again.
+        self._marks = self._marks_now()
         self._contexts = _Contexts.read(self._config, bool(self._names))
         self._warn_of_ends()
 

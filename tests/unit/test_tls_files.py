@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,12 +68,14 @@ class FilesTests(TlsTestCase):
         self.put("dsa.key", dsa.generate_private_key(2048))
         self.put("x25519.key", x25519.X25519PrivateKey.generate())
         self.put("open.key", self.shown.key).chmod(0o644)
+        self.put_of_another_kind("odd.pem")
         for text, problem in (
             ("certificate = empty", "empty has no certificates in PEM in it"),
             ("certificate = text", "text has no certificates in PEM in it"),
             ("certificate = shown.key", "shown.key has no certificates in PEM in it"),
             ("certificate = .", "cannot be read: Is a directory"),
             ("certificate = none", "none cannot be read: No such file or directory"),
+            ("certificate = odd.pem", "shown.key is not the key of the certificate"),
             ("key = text", "text is no private key in PEM"),
             ("key = shown.pem", "shown.pem is no private key in PEM"),
             ("key = other.key", "other.key is not the key of the certificate"),
@@ -85,7 +88,8 @@ class FilesTests(TlsTestCase):
         ):
             key, _, name = text.partition(" = ")
             (line,) = self.problems(**{key: name})
-            self.assertTrue(line.startswith(f"tls.{key}: "), line)
+            place = "key" if name == "odd.pem" else key
+            self.assertTrue(line.startswith(f"tls.{place}: "), line)
             self.assertTrue(line.endswith(problem), line)
 
     def put(
@@ -103,6 +107,21 @@ class FilesTests(TlsTestCase):
             )
         )
         return path
+
+    def put_of_another_kind(self, name: str) -> None:
+        """Put a certificate into a file whose key is of no kind that anybody knows."""
+        elliptic, unknown = b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a\x86\x48\xce\x3d\x02\x7f"
+        der = self.shown.chain[0].public_bytes(serialization.Encoding.DER)
+        self.assertIn(elliptic, der)
+        text = b64encode(der.replace(elliptic, unknown)).decode()
+        lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+        body = "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
+        (self.folder / name).write_text(body)
+
+    def test_authorities_of_another_kind(self) -> None:
+        """Among the authorities there may be one whose key is of no kind that anybody knows: it vouches for nobody."""
+        self.put_of_another_kind("odd.pem")
+        self.credentials((SERVER,), client_ca="odd.pem", servers_ca="odd.pem")
 
     def test_all_faults_at_once(self) -> None:
         """One start tells of all."""
