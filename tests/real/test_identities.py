@@ -37,7 +37,6 @@ from tests.real.streams import (
 )
 
 WHO = {
-    "session": "00112233445566778899aabbccddeeff",
     "player": "guest:ana",
     "address": "203.0.113.7",
     "game": "echo",
@@ -80,8 +79,9 @@ async def challenged(port: int) -> tuple[Stream, dict[str, Any]]:
 def admit(
     nonce: str, key: bytes = server_key("lib"), label: str = "admit", **changes: str
 ) -> bytes:
-    """The body of an ADMIT."""
-    text = json.dumps({**WHO, "nonce": nonce, **changes}).encode()
+    """The body of an ADMIT, for a session of its own."""
+    fields = {**WHO, "session": os.urandom(16).hex(), "nonce": nonce, **changes}
+    text = json.dumps(fields).encode()
     return bytes([ADMIT]) + mac(key, label, text) + text
 
 
@@ -95,10 +95,17 @@ async def test_identities_forged_at_the_backend() -> None:
         assert (await honest.body())[0] == ADMITTED
         await honest.echo(b"\x10hello")
         assert crowd.players == ["guest:ana"]
+        gone, other = await challenged(port)
+        overheard = admit(other["nonce"], player="guest:gus")
+        gone.send(overheard)
+        assert (await gone.body())[0] == ADMITTED
+        await gone.echo(b"\x10bye")
+        gone.close()
         mac_and_type, text = recorded[:33], recorded[33:]
         forged = text.replace(b"guest:ana", b"guest:eve")
         for attempt in (
             lambda nonce: recorded,
+            lambda nonce: overheard,
             lambda nonce: mac_and_type + forged,
             lambda nonce: mac_and_type + text.replace(challenge["nonce"].encode(), nonce.encode()),
             lambda nonce: admit(nonce, bytes(32)),
@@ -114,15 +121,15 @@ async def test_identities_forged_at_the_backend() -> None:
             assert fresh["nonce"] != challenge["nonce"]
             intruder.send(attempt(fresh["nonce"]))
             assert [body[0] for body in await intruder.rest()] in ([], [CLOSE])
-        assert crowd.players == ["guest:ana"]
+        assert crowd.players == ["guest:ana", "guest:gus"]
         twice, fresh = await challenged(port)
-        twice.send(admit(fresh["nonce"], session="a" * 32, player="guest:bob"))
+        twice.send(admit(fresh["nonce"], player="guest:bob"))
         assert (await twice.body())[0] == ADMITTED
-        twice.send(admit(fresh["nonce"], session="f" * 32, player="guest:eve"))
+        twice.send(admit(fresh["nonce"], player="guest:eve"))
         with pytest.raises(StreamEnded):
             while True:
                 await twice.body()
-        assert crowd.players == ["guest:ana", "guest:bob"]
+        assert crowd.players == ["guest:ana", "guest:gus", "guest:bob"]
         await honest.echo(b"\x10still here")
         honest.close()
 

@@ -18,7 +18,17 @@ from twisted.internet.ssl import TLSVersion
 from gameproxy.service import ConfigurationError
 from tests.authority import DAY, Authority
 from tests.real.rig import Rig
-from tests.real.streams import CLOSE, auth, message, pause, seconds
+from tests.real.streams import (
+    CLOSE,
+    GameServer,
+    Stream,
+    auth,
+    frame,
+    message,
+    pause,
+    seconds,
+    until,
+)
 from tests.real.tls_streams import Dripping, TlsStream, client_options, connect_tls
 
 CLEAR, TLS, PROXIED = 0, 1, 2
@@ -133,6 +143,36 @@ async def test_behind_a_balancer(tmp_path: Path) -> None:
         client.send_raw(FROM_BALANCER + b"\0\0\0\x04\x01{} ")
         assert await client.rest() == []
         await party.lost("TLS: it does not speak TLS")
+
+
+@pytest_twisted.ensureDeferred
+async def test_game_servers_are_told(tmp_path: Path) -> None:
+    """The header that announces a session says by which TLS its client came, and nothing of one who came without."""
+    heard: list[bytes] = []
+
+    async def keep(server: GameServer, stream: Stream) -> None:
+        while b"\x10hello" not in stream.received:
+            await stream.change()
+        heard.append(bytes(stream.received).partition(frame(b"\x10hello"))[0])
+        while not stream.over:
+            await stream.change()
+
+    servers = [("kept", "kept", keep)]
+    party = Party(tmp_path, servers=servers, admission="proxy-v2", good=False)
+    told = b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07"
+    async with party.rig as rig:
+        for connect, ending in (
+            (rig.connect, b""),
+            (party.connect, told + b"TLSv1.3"),
+            (lambda: party.connect(lowerMaximumSecurityTo=TLSVersion.TLSv1_2), told + b"TLSv1.2"),
+        ):
+            client = await connect()
+            await rig.enter(client, game="kept")
+            session = next(iter(rig.proxy.sessions)).id
+            client.send(b"\x10hello")
+            await until(lambda: [] if heard else ["nothing came"])
+            assert heard.pop().endswith(b"\x05\0\x20" + session.encode() + ending)
+            await rig.leave(client)
 
 
 @pytest.mark.parametrize("before", [b"", FROM_BALANCER])
