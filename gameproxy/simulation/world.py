@@ -31,11 +31,13 @@ from gameproxy.simulation.handles import ServerHandle
 from gameproxy.simulation.invariants import Watch, connections_to, left_of_the_dead, left_over
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
 from gameproxy.simulation.ledger import Ledger, WatchedFarm
+from gameproxy.simulation.lost_answers import connections_that_lose_answers
 from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
 from gameproxy.simulation.processes import Programs, SimProcesses, send_signal
 from gameproxy.simulation.programs import Temper, run_echo, serve_game
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
+from gameproxy.simulation.replacement import Replacement
 from gameproxy.simulation.stage import Stage, WorldFailed, with_tickets
 from gameproxy.simulation.stage import default_config as default_config
 from gameproxy.simulation.states import State
@@ -102,6 +104,7 @@ class Simulation(Stage):
         self.ledger = Ledger(
             self.violated, self._capacity_of, partial(connections_to, self), self.write
         )
+        self.replacement = Replacement(self)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -253,6 +256,11 @@ class Simulation(Stage):
         super().ban(player)
         self.write("ban", player)
         self.ledger.banned[player] = None
+
+    @property
+    def has_database(self) -> bool:
+        """Whether the farm's database is there: when it was deleted, proxies make another soon."""
+        return self.config.database_path.exists()
 
     def living_game_servers(self) -> list[SimReactor]:
         """The reactors of the game servers that run."""
@@ -487,6 +495,12 @@ class SimProxy:
             ),
             control=False,
         )
+        store = self.service.farm._store
+        store.restore = world.replacement.heard(self, store.restore)
+        threads = self.database_threads
+        store._database._pool.connkw["factory"] = connections_that_lose_answers(
+            lambda: threads.fault_after()
+        )
         self.service.farm = cast(
             GameFarm, WatchedFarm(self.service.farm, world.ledger, lambda: world.kernel.now)
         )
@@ -498,17 +512,13 @@ class SimProxy:
         """End it as SIGKILL does."""
         if self.process.alive:
             self._world.ledger.proxy_died([session.id for session in self.service.sessions])
+            self._world.replacement.proxy_died(self.process.pid)
             self.process.end(by_signal=signal.SIGKILL)
 
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does: it drains."""
         stopped = self.service.stopService()
         stopped.addBoth(lambda _: self._world.write("stopped", self.process.name))
-
-    def lose_database_connection(self) -> None:
-        """Close it, as the farm does after most errors."""
-        pool = self.service.farm._store._database._pool
-        pool.disconnect(pool.connect())
 
     def heal(self) -> None:
         """Let nothing go wrong any more, and start it again if it was killed."""
@@ -534,10 +544,13 @@ class _LogEar:
         self._violated = violated
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        failure = event.get("log_failure")
+        failure, what = event.get("log_failure"), event.get("log_format")
+        if "failure" in event:
+            # Twisted's old way of logging: what is raised where a connection is accepted, for one.
+            failure, what = event["failure"], event.get("why")
         violated = self._violated()
         if violated is not None and isinstance(failure, Failure):
-            violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
+            violated(f"{what or 'failed'}: {failure.getErrorMessage()}")
 
 
 def _let_go(ear: _LogEar, folder: tempfile.TemporaryDirectory[str]) -> None:
