@@ -3,16 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench dist clean
+.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench bench-relay dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
 	$(BIN)/gameproxy demo $(if $(FOR),--for $(FOR))
 
-test: .venv/test.stamp lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+# Tests wait as often as they work: three at a time keep two cores busy.
+JOBS ?= 3
 
-# What takes longer: crashes and crowds in full, with real processes; about five minutes.
+test: .venv/test.stamp lint
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --cov --cov-report=term
+
+# What takes longer: crashes and crowds in full, with real processes; about a quarter of an hour.
 test-long: .venv/test.stamp
 	$(BIN)/python -m pytest tests/long
 
@@ -45,6 +48,11 @@ bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
 	$(BIN)/python benchmarks/bench_farm.py
 
+# Relaying, beside other proxies; some minutes. Needs nginx and libnginx-mod-stream too. SHORT=1: one minute, one window
+# of each kind, fewer idle sessions.
+bench-relay: .venv/bench.stamp
+	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)
+
 # Source distribution and wheel, in dist/.
 dist: .venv/release.stamp
 	rm -rf dist
@@ -67,6 +75,10 @@ clean:
 
 .venv/test.stamp: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/bench.stamp: .venv/test.stamp benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@touch $@
 
 .venv/oldest.stamp: .venv/bin/python setup.cfg pyproject.toml tests/oldest.txt

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import signal
 import sqlite3
 import sys
@@ -287,8 +286,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    machine.raise_descriptors(2 * 1000 + 200)
     with tempfile.TemporaryDirectory(prefix="gameproxy-bench-", dir=options.folder) as name:
         folder = Path(name)
         facts = machine.facts(folder)
@@ -304,10 +302,7 @@ def main() -> int:
         "selection": selection,
     }
     print(report(result, options))
-    results = machine.ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    (results / f"farm-{stamp}.json").write_text(json.dumps(result, indent=1) + os.linesep)
+    machine.results_file("farm").write_text(json.dumps(result, indent=1) + os.linesep)
     return 1 if setups["faults"] else 0
 
 

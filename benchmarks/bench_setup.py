@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import signal
 import statistics
 import sys
@@ -211,11 +210,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     options = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    needed = 2 * (options.many + 1000) + 200
-    if files < needed:
-        raise SystemExit(f"the descriptor limit is {files}; {options.many} sessions need {needed}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    machine.raise_descriptors(2 * (options.many + 1000) + 200)
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(
@@ -229,10 +224,7 @@ def main() -> int:
     result["layout"] = {"proxies": programs.proxy_core, "load": programs.load_core}
     result["options"] = vars(options)
     print(report(result, options))
-    results = machine.ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    (results / f"setup-{stamp}.json").write_text(json.dumps(result, indent=1) + os.linesep)
+    machine.results_file("setup").write_text(json.dumps(result, indent=1) + os.linesep)
     return 1 if result["faults"] else 0
 
 

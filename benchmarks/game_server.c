@@ -1,51 +1,54 @@
 /* A game server for benchmarks: admits every session that proves itself, and echoes its frames.
  *
- *   game_server native SERVER_ID KEY_FILE    CHALLENGE, ADMIT, ADMITTED with real MACs, then echo, frame by frame
- *   game_server bare                         echoes bytes, for proxies that know no handshake
+ *   game_server native SERVER_ID KEY_FILE    CHALLENGE, ADMIT, ADMITTED with real MACs, then echoes
+ *   game_server bare                         echoes from the start, for proxies that know no handshake
  *
  * It listens on a free port of 127.0.0.1 and prints the port as its first line. When its standard input ends
- * it prints one line of JSON, what it has counted, and exits. Frames are int32, of 4092 bytes of body at most;
- * replies are small and go into an empty socket buffer, so a short send is counted as a fault and ends the session.
+ * it prints one line of JSON, what it has counted, and exits. Frames are int32. Bytes go back as they come, all that
+ * one read has brought in one write; a peer that does not take them is read no further until it does. Frames of type
+ * TWICE are sent once more LATER, as by a game server that also speaks by itself. Both modes do the same for a frame.
  * One thing a real game server must do is left out: it does not close when no ADMIT comes in 5 s.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "native.h"
+
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-enum { CLOSE = 0x06, CHALLENGE = 0x07, ADMIT = 0x08, ADMITTED = 0x09, GAME = 0x10 };
-enum { BUFFER = 4096, MAC = 32, KEY = 32, NONCE = 16, EVENTS = 256 };
+enum { MAC = 32, KEY = 32, NONCE = 16, EVENTS = 256 };
+enum { BUFFER = 1 << 18, TWICE_MOST = 128, QUEUE = 1 << 14 }; /* bytes, bytes of a whole frame, frames */
+static const double LATER_BY = 0.05;                          /* seconds */
 
 struct connection {
     int fd;
-    bool admitted;
+    bool admitted, twice; /* twice: the frame that is passing will be sent once more */
+    size_t remaining;     /* bytes of it that are still to come */
+    size_t have, copied;  /* bytes in `in`, and in `copy` */
+    unsigned char *unsent;
+    size_t unsent_at, unsent_size;
+    unsigned char copy[TWICE_MOST];
     char nonce[2 * NONCE + 1];
-    size_t have;
-    unsigned char in[BUFFER + 1]; /* one more than is ever filled: admit() ends the JSON with a zero */
+    unsigned char in[OWN_FRAME + 1]; /* one more than is ever filled: admit() ends the JSON with a zero */
 };
 
+/* What is to be sent LATER; all wait equally long, so it is a queue. */
+struct later {
+    struct connection *to; /* NULL: it has ended meanwhile */
+    double due;
+    size_t size;
+    unsigned char frame[TWICE_MOST];
+};
+
+static int poll_fd;
+static struct later queue[QUEUE];
+static unsigned long queue_head, queue_tail; /* count up for ever */
 static const char *server_id; /* NULL: bare */
 static unsigned char key[KEY];
 static unsigned long accepted, admitted, faults;
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 static void read_key(const char *path) {
     char digits[2 * KEY + 1];
@@ -57,7 +60,7 @@ static void read_key(const char *path) {
 }
 
 static void authenticate(const char *label, const void *json, size_t size, unsigned char mac[MAC]) {
-    unsigned char text[64 + BUFFER];
+    unsigned char text[64 + OWN_FRAME];
     size_t head = strlen(label) + 1; /* the zero byte after the label is part of it */
     memcpy(text, label, head);
     memcpy(text + head, json, size);
@@ -84,19 +87,6 @@ static bool member(const char *json, const char *name, char *value, size_t room)
     return true;
 }
 
-static bool send_all(struct connection *c, const void *data, size_t size) {
-    return send(c->fd, data, size, MSG_NOSIGNAL) == (ssize_t)size;
-}
-
-static bool send_frame(struct connection *c, int type, const void *payload, size_t size) {
-    unsigned char frame[BUFFER + 5];
-    uint32_t length = htonl((uint32_t)size + 1);
-    memcpy(frame, &length, 4);
-    frame[4] = (unsigned char)type;
-    memcpy(frame + 5, payload, size);
-    return send_all(c, frame, size + 5);
-}
-
 static bool challenge(struct connection *c) {
     unsigned char random[NONCE];
     char json[256];
@@ -104,12 +94,12 @@ static bool challenge(struct connection *c) {
     for (int i = 0; i < NONCE; i++) sprintf(c->nonce + 2 * i, "%02x", random[i]);
     int size = snprintf(json, sizeof json,
                         "{\"protocol\":1,\"server\":\"%s\",\"nonce\":\"%s\"}", server_id, c->nonce);
-    return send_frame(c, CHALLENGE, json, (size_t)size);
+    return send_frame(c->fd, CHALLENGE, json, (size_t)size);
 }
 
 /* `payload` is a MAC and JSON; the byte after it may be overwritten. */
 static bool admit(struct connection *c, unsigned char *payload, size_t size) {
-    unsigned char mac[MAC], reply[BUFFER];
+    unsigned char mac[MAC], reply[OWN_FRAME];
     char session[256], nonce[64], proxy_nonce[64], server[256];
     if (size <= MAC) return false;
     char *json = (char *)payload + MAC;
@@ -126,59 +116,151 @@ static bool admit(struct connection *c, unsigned char *payload, size_t size) {
     authenticate("gameproxy/1 admitted", answer, (size_t)length, reply);
     c->admitted = true;
     admitted++;
-    return send_frame(c, ADMITTED, reply, MAC + (size_t)length);
+    return send_frame(c->fd, ADMITTED, reply, MAC + (size_t)length);
 }
 
-/* Takes whole frames off the front of the buffer. False: the connection is to be closed. */
-static bool take_frames(struct connection *c) {
-    size_t at = 0;
-    while (c->have - at >= 4) {
-        uint32_t size;
-        memcpy(&size, c->in + at, 4);
-        size = ntohl(size);
-        if (size == 0 || size > BUFFER - 4) return faults++, false;
-        if (c->have - at < 4 + size) break;
-        unsigned char *body = c->in + at + 4;
-        if (c->admitted && body[0] == CLOSE) return false;
-        if (c->admitted && body[0] >= GAME) {
-            if (!send_all(c, c->in + at, 4 + size)) return faults++, false;
-        } else if (!c->admitted && body[0] == ADMIT && c->have - at == 4 + size) {
-            /* Nothing may follow ADMIT before ADMITTED, so the byte behind it is free. */
-            if (!admit(c, body + 1, size - 1)) return faults++, false;
-        } else {
-            return faults++, false;
-        }
-        at += 4 + size;
-    }
-    memmove(c->in, c->in + at, c->have - at);
-    c->have -= at;
+/* Before a session is admitted only ADMIT may come, and nothing may follow it: the byte behind it is free. */
+static bool receive_admit(struct connection *c) {
+    ssize_t size = recv(c->fd, c->in + c->have, OWN_FRAME - c->have, 0);
+    if (size < 0 && errno == EAGAIN) return true;
+    if (size <= 0) return false;
+    c->have += (size_t)size;
+    if (c->have < LENGTH) return true;
+    size_t body = get_length(c->in);
+    if (body == 0 || body > OWN_FRAME - LENGTH) return faults++, false;
+    if (c->have < LENGTH + body) return true;
+    if (c->have > LENGTH + body || c->in[LENGTH] != ADMIT || !admit(c, c->in + LENGTH + 1, body - 1))
+        return faults++, false;
+    c->have = 0;
     return true;
 }
 
-static bool receive(struct connection *c) {
-    ssize_t size = recv(c->fd, c->in + c->have, BUFFER - c->have, 0);
+static void send_later(struct connection *c) {
+    struct later *last = &queue[queue_tail % QUEUE];
+    if (queue_tail - queue_head == QUEUE) {
+        faults++;
+        return;
+    }
+    last->to = c;
+    last->due = now() + LATER_BY;
+    last->size = c->copied;
+    memcpy(last->frame, c->copy, c->copied);
+    last->frame[LENGTH] = LATER;
+    queue_tail++;
+}
+
+/* Sends what is due; returns the milliseconds until more is, or -1. */
+static int send_due(void) {
+    if (queue_head == queue_tail) return -1;
+    double moment = now();
+    for (; queue_head != queue_tail; queue_head++) {
+        struct later *first = &queue[queue_head % QUEUE];
+        if (first->due > moment) return (int)((first->due - moment) * 1e3) + 1;
+        if (!first->to) continue;
+        if (first->to->unsent || first->to->remaining) return 1; /* never in the middle of another frame */
+        if (!send_all(first->to->fd, first->frame, first->size)) faults++;
+    }
+    return -1;
+}
+
+static void copy_twice(struct connection *c, const unsigned char *data, size_t size) {
+    memcpy(c->copy + c->copied, data, size);
+    c->copied += size;
+    if (c->remaining == 0) send_later(c);
+}
+
+/* How much of `data` is to go back: all but a header of which not all is there (with the type it has five bytes), and
+ * but for what stands from a frame on that ends the session. */
+static size_t walk(struct connection *c, const unsigned char *data, size_t size, bool *over) {
+    size_t at = 0;
+    for (;;) {
+        size_t piece = size - at < c->remaining ? size - at : c->remaining;
+        c->remaining -= piece;
+        if (c->twice && piece) copy_twice(c, data + at, piece);
+        at += piece;
+        if (c->remaining || size - at < LENGTH + 1) return at;
+        size_t body = get_length(data + at);
+        int type = data[at + LENGTH];
+        c->twice = type == TWICE;
+        if (type < GAME || body == 0 || (c->twice && body > TWICE_MOST - LENGTH)) {
+            faults += type != CLOSE;
+            *over = true;
+            return at;
+        }
+        c->remaining = LENGTH + body; /* the header passes like the rest */
+        c->copied = 0;
+    }
+}
+
+static void watch(struct connection *c, int operation, uint32_t events) {
+    struct epoll_event event = {.events = events, .data.ptr = c};
+    if (epoll_ctl(poll_fd, operation, c->fd, &event)) die("epoll_ctl");
+}
+
+static bool send_back(struct connection *c, const unsigned char *data, size_t size) {
+    ssize_t sent = size ? send(c->fd, data, size, MSG_NOSIGNAL) : 0;
+    if (sent < 0 && errno != EAGAIN) return false;
+    if (sent < 0) sent = 0;
+    if ((size_t)sent == size) return true;
+    c->unsent_at = 0;
+    c->unsent_size = size - (size_t)sent;
+    c->unsent = malloc(c->unsent_size);
+    if (!c->unsent) die("malloc");
+    memcpy(c->unsent, data + sent, c->unsent_size);
+    watch(c, EPOLL_CTL_MOD, EPOLLOUT);
+    return true;
+}
+
+static bool send_unsent(struct connection *c) {
+    ssize_t sent = send(c->fd, c->unsent + c->unsent_at, c->unsent_size - c->unsent_at, MSG_NOSIGNAL);
+    if (sent < 0) return errno == EAGAIN;
+    c->unsent_at += (size_t)sent;
+    if (c->unsent_at < c->unsent_size) return true;
+    free(c->unsent);
+    c->unsent = NULL;
+    watch(c, EPOLL_CTL_MOD, EPOLLIN);
+    return true;
+}
+
+static bool echo(struct connection *c) {
+    static unsigned char buffer[LENGTH + BUFFER];
+    memcpy(buffer, c->in, c->have);
+    ssize_t size = recv(c->fd, buffer + c->have, BUFFER, 0);
     if (size < 0 && errno == EAGAIN) return true;
     if (size <= 0) return false;
-    if (!server_id) return send_all(c, c->in, (size_t)size);
-    c->have += (size_t)size;
-    return take_frames(c);
+    size_t all = c->have + (size_t)size;
+    bool over = false;
+    size_t passed = walk(c, buffer, all, &over);
+    if (!send_back(c, buffer, passed) || over) return false;
+    c->have = all - passed;
+    memcpy(c->in, buffer + passed, c->have);
+    return true;
+}
+
+/* False: the connection is to be closed. */
+static bool serve(struct connection *c) {
+    if (c->unsent) return send_unsent(c);
+    return c->admitted ? echo(c) : receive_admit(c);
 }
 
 static void end(struct connection *c) {
+    for (unsigned long i = queue_head; i != queue_tail; i++)
+        if (queue[i % QUEUE].to == c) queue[i % QUEUE].to = NULL;
     close(c->fd);
+    free(c->unsent);
     free(c);
 }
 
-static void accept_all(int listener, int poll) {
-    int fd, one = 1;
+static void accept_all(int listener) {
+    int fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        send_at_once(fd);
         struct connection *c = calloc(1, sizeof *c);
         if (!c) die("calloc");
         c->fd = fd;
+        c->admitted = !server_id;
         accepted++;
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-        if (epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
+        watch(c, EPOLL_CTL_ADD, EPOLLIN);
         if (server_id && !challenge(c)) faults++, end(c);
     }
 }
@@ -202,19 +284,17 @@ int main(int count, char **arguments) {
         fprintf(stderr, "usage: game_server native SERVER_ID KEY_FILE | game_server bare\n");
         return 2;
     }
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
+    raise_descriptors();
 
     static char listening, input; /* their addresses mark the two descriptors that are no connection */
-    int listener = listen_on_loopback(), poll = epoll_create1(0);
+    int listener = listen_on_loopback();
+    poll_fd = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &listening}, events[EVENTS];
-    if (epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event)) die("epoll_ctl");
+    if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, listener, &event)) die("epoll_ctl");
     event.data.ptr = &input;
-    if (epoll_ctl(poll, EPOLL_CTL_ADD, STDIN_FILENO, &event)) die("standard input must be a pipe");
+    if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event)) die("standard input must be a pipe");
     for (;;) {
-        int ready = epoll_wait(poll, events, EVENTS, -1);
+        int ready = epoll_wait(poll_fd, events, EVENTS, send_due());
         for (int i = 0; i < ready; i++) {
             void *who = events[i].data.ptr;
             if (who == &input) {
@@ -222,8 +302,8 @@ int main(int count, char **arguments) {
                 return 0;
             }
             if (who == &listening)
-                accept_all(listener, poll);
-            else if (!receive(who))
+                accept_all(listener);
+            else if (!serve(who))
                 end(who);
         }
     }

@@ -8,6 +8,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -77,6 +78,31 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)
+
+
+def pin(pid: int, cores: str) -> None:
+    """Let a process, all its threads, run on these cores (``0`` or ``0,1``) only."""
+    allowed = {int(core) for core in cores.split(",")}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), allowed)
+
+
+def raise_descriptors(needed: int) -> None:
+    """As many descriptors as this process may have, for itself and all that it starts.
+
+    :raises SystemExit: there are too few.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files < needed:
+        raise SystemExit(f"the descriptor limit is {files}; {needed} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+def results_file(kind: str) -> Path:
+    """Where the results of a run that ends now are written; its suffix is to be replaced by others for more files."""
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    return results / f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
 
 
 def compile_c(source: Path, folder: Path, *libraries: str) -> str:

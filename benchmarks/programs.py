@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ HOLD_IN_FLIGHT = 50
 CONFIGURATION = """\
 [proxy]
 listen = ["tcp:{port}:interface=127.0.0.1:backlog=4096"]
-database = "sqlite:///../{farm}/farm.db"
-secret_file = "../{farm}/farm.secret"
+database = "sqlite:///{farm}/farm.db"
+secret_file = "{farm}/farm.secret"
 max_sessions = {max_sessions}
-relay = "transport"
+relay = "{relay}"
+sockmap_after = 0.05
 
 [auth]
 ticket_keys = [{{ id = "bench", algorithm = "HS256", file = "../ticket.key" }}]
@@ -74,6 +76,10 @@ class Proxy:
     folder: Path
     farm: Path
 
+    @property
+    def database(self) -> Path:
+        return self.farm / "farm.db"
+
     def log(self) -> str:
         """The end of what it has logged."""
         return last_lines(self.folder / "log")
@@ -81,7 +87,7 @@ class Proxy:
     def stats(self) -> tuple[int, int, int]:
         """connections, connections_added and reserved, of all game servers in its database."""
         query = "SELECT sum(connections), sum(connections_added), sum(reserved) FROM game_servers"
-        with closing(sqlite3.connect(f"file:{self.farm}/farm.db?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
             connections, added, reserved = database.execute(query).fetchone()
         return connections, added, reserved
 
@@ -165,6 +171,7 @@ class Programs:
             cores = [",".join(cores)]
         self.load_core, self.proxy_core = cores[0], cores[-1]
         self.pids: list[int] = []
+        self.game_servers: list[subprocess.Popen[str]] = []
         self._load = machine.compile_c(HERE / "setup_load.c", folder)
         self._game_server = machine.compile_c(HERE / "game_server.c", folder, "-lcrypto")
         ticket_key = secrets.token_hex(32).encode()
@@ -180,48 +187,89 @@ class Programs:
         """Start one, ``native`` or ``bare``, on the load's core; returns its port."""
         native = (SERVER, str(self._folder / "server.key")) if mode == "native" else ()
         server = self._run([self._game_server, mode, *native])
+        self.game_servers.append(server)
         assert server.stdout
         return int(server.stdout.readline())
 
+    def end_game_servers(self) -> int:
+        """End them; returns how many faults they have counted."""
+        faults = 0
+        for server in self.game_servers:
+            assert server.stdin and server.stdout
+            server.stdin.close()
+            faults += json.loads(server.stdout.readline())["faults"]
+        return faults
+
     def start_proxy(
-        self, name: str, mode: str, server_port: int, max_sessions: int, farm: str | None = None
+        self,
+        name: str,
+        mode: str,
+        server_port: int,
+        max_sessions: int,
+        farm: str | None = None,
+        relay: str = "transport",
     ) -> Proxy:
         """Start gameproxy (``native``) or HAProxy (``bare``) on the proxies' core; returns when it listens.
 
         :param farm: the name of the proxy whose database it shares; without it, it has one of its own.
+        :param relay: gameproxy's, by its name in the configuration.
         """
         template, command = CONFIGURATION, self._gameproxy
         if mode == "bare":
             template, command = HAPROXY, ["haproxy", "-db", "-f"]
+        command = [*command, "{configuration}"]
+        return self.run_proxy(
+            name,
+            mode,
+            command,
+            template,
+            farm=farm or name,
+            server=SERVER,
+            game=GAME,
+            server_port=server_port,
+            max_sessions=max_sessions,
+            relay=relay,
+        )
+
+    def run_proxy(
+        self,
+        name: str,
+        mode: str,
+        command: Sequence[str],
+        template: str,
+        farm: str,
+        **values: object,
+    ) -> Proxy:
+        """Start a proxy on the proxies' core; returns when it listens.
+
+        :param command: its words, in which ``{configuration}``, ``{port}`` and ``values`` stand for what they name.
+        :param template: its configuration, likewise; ``{folder}`` is where it is, ``{farm}`` where its
+            farm's database is.
+        """
         folder = self._folder / name
         folder.mkdir()
         port = free_port()
         configuration = folder / "configuration"
-        configuration.write_text(
-            template.format(
-                port=port,
-                server_port=server_port,
-                server=SERVER,
-                game=GAME,
-                farm=farm or name,
-                max_sessions=max_sessions,
-            )
-        )
+        values = {**values, "farm": self._folder / farm, "folder": folder, "port": port}
+        configuration.write_text(template.format(**values))
+        words = [word.format(configuration=configuration, **values) for word in command]
         log = folder / "log"
         log_file = self._stack.enter_context(log.open("w"))
-        process = self._stack.enter_context(
-            machine.running([*command, str(configuration)], self.proxy_core, log_file)
-        )
+        process = self._stack.enter_context(machine.running(words, self.proxy_core, log_file))
         wait_for_port(process, port, log)
         self.pids.append(process.pid)
-        return Proxy(name, mode, process.pid, port, folder, self._folder / (farm or name))
+        return Proxy(name, mode, process.pid, port, folder, self._folder / farm)
 
     def load(
         self, proxy: Proxy, in_flight: int, what: str, amount: float, tickets: int
     ) -> list[str]:
         """The command of a load, with that many fresh tickets if the proxy wants any."""
-        lines = (self._tickets.write(proxy.folder, tickets),) if proxy.mode == "native" else ()
+        lines = self.auth_lines(proxy, tickets)
         return [self._load, proxy.mode, str(proxy.port), str(in_flight), what, str(amount), *lines]
+
+    def auth_lines(self, proxy: Proxy, count: int) -> Sequence[str]:
+        """The file with so many lines for AUTH, if the proxy wants any."""
+        return (self._tickets.write(proxy.folder, count),) if proxy.mode == "native" else ()
 
     def hold(self, proxy: Proxy, sessions: int) -> None:
         """Open idle sessions that stay until the benchmark ends.

@@ -13,28 +13,16 @@
  *   until its standard input ends (600 s at most), and closes them.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "native.h"
+
 #include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { AUTH = 0x01, WELCOME = 0x02, ERROR = 0x05, CLOSE = 0x06, GAME = 0x10 };
 enum { BUFFER = 4096, BODY = 32, EVENTS = 256, MOST_FAILURES = 1000, MOST_SAMPLES = 1 << 20 };
 enum step { UNUSED, CONNECTING, AUTHENTICATING, ECHOING, CLOSING, HELD, STEPS };
 static const char *const step_names[STEPS] = {"unused", "connecting", "authenticating", "echoing", "closing", "held"};
 static const double WARM_UP = 0.5, SESSION_DEADLINE = 10.0, LONGEST_HOLD = 600.0; /* seconds */
-static const char CLOSE_BODY[] = "{\"code\":\"left\",\"message\":\"done\"}";
 
 struct session {
     int fd;
@@ -55,17 +43,6 @@ static long failures[STEPS], refused, exhausted;
 static uint64_t stamp;
 static double measure_from, *samples;
 
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void watch(struct session *s, int operation, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = s};
     if (epoll_ctl(poll_fd, operation, s->fd, &event)) die("epoll_ctl");
@@ -84,33 +61,15 @@ static void fail(struct session *s) {
     end(s);
 }
 
-/* Messages are far smaller than an empty socket buffer: a short send is a failure. */
-static bool send_all(struct session *s, const void *data, size_t size) {
-    return send(s->fd, data, size, MSG_NOSIGNAL) == (ssize_t)size;
-}
-
-static bool send_frame(struct session *s, int type, const char *payload, size_t size) {
-    unsigned char frame[BUFFER + 5];
-    uint32_t length = htonl((uint32_t)size + 1);
-    memcpy(frame, &length, 4);
-    frame[4] = (unsigned char)type;
-    memcpy(frame + 5, payload, size);
-    return send_all(s, frame, size + 5);
-}
-
 static void begin(struct session *s) {
-    int one = 1;
-    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (s->fd < 0) die("socket");
-    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     s->step = CONNECTING;
     s->have = 0;
     s->began = now();
     busy++;
-    if (connect(s->fd, (void *)&target, sizeof target) && errno != EINPROGRESS)
-        fail(s);
-    else
+    if (start_connecting(&target, &s->fd))
         watch(s, EPOLL_CTL_ADD, EPOLLOUT);
+    else
+        fail(s);
 }
 
 static void authenticate(struct session *s) {
@@ -119,20 +78,19 @@ static void authenticate(struct session *s) {
     if (!fgets(line, sizeof line, auth_file)) {
         exhausted = stopping = true;
         end(s);
-    } else if (!send_frame(s, AUTH, line, strcspn(line, "\n"))) {
+    } else if (!send_frame(s->fd, AUTH, line, strcspn(line, "\n"))) {
         fail(s);
     }
 }
 
 /* The frame is different in every session: an echo that went to the wrong client would be seen. */
 static void send_game_frame(struct session *s) {
-    uint32_t length = htonl(BODY);
-    memcpy(s->game, &length, 4);
+    put_length(s->game, BODY);
     memset(s->game + 4, GAME, BODY);
     stamp++;
     memcpy(s->game + 8, &stamp, sizeof stamp);
     s->step = ECHOING;
-    if (!send_all(s, s->game, sizeof s->game)) fail(s);
+    if (!send_all(s->fd, s->game, sizeof s->game)) fail(s);
 }
 
 static void echoed(struct session *s) {
@@ -144,7 +102,7 @@ static void echoed(struct session *s) {
         return;
     }
     s->step = CLOSING;
-    if (native && !send_frame(s, CLOSE, CLOSE_BODY, sizeof CLOSE_BODY - 1))
+    if (native && !send_frame(s->fd, CLOSE, CLOSE_BODY, sizeof CLOSE_BODY - 1))
         fail(s);
     else
         shutdown(s->fd, SHUT_WR);
@@ -156,13 +114,6 @@ static void closed(struct session *s) {
     end(s);
 }
 
-static void show_refusal(const unsigned char *text, size_t size) {
-    if (refused++) return; /* one example is enough */
-    fputs("refused: ", stderr);
-    for (size_t i = 0; i < size && i < 200; i++) fputc(text[i] < ' ' || text[i] > '~' ? '?' : text[i], stderr);
-    fputc('\n', stderr);
-}
-
 /* Looks at one body; `frame` is the whole frame. */
 static void frame_received(struct session *s, const unsigned char *frame, size_t size) {
     int type = frame[4];
@@ -171,7 +122,7 @@ static void frame_received(struct session *s, const unsigned char *frame, size_t
     } else if (s->step == ECHOING && size == sizeof s->game && !memcmp(frame, s->game, size)) {
         echoed(s);
     } else if (type == ERROR || type == CLOSE) {
-        show_refusal(frame + 5, size - 5);
+        if (!refused++) show_refusal(frame + 5, size - 5); /* one example is enough */
         fail(s);
     } else if (type >= GAME) {
         fail(s); /* somebody else's frame, or one too many */
@@ -181,9 +132,7 @@ static void frame_received(struct session *s, const unsigned char *frame, size_t
 static void take_frames(struct session *s) {
     size_t at = 0;
     while (s->step != UNUSED && s->have - at >= 4) {
-        uint32_t size;
-        memcpy(&size, s->in + at, 4);
-        size = ntohl(size);
+        size_t size = get_length(s->in + at);
         if (size == 0 || size > BUFFER - 4) {
             fail(s);
             return;
@@ -214,10 +163,7 @@ static void receive(struct session *s) {
 }
 
 static void connected(struct session *s) {
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error) {
+    if (!has_connected(s->fd)) {
         fail(s);
         return;
     }
@@ -289,7 +235,7 @@ static void hold(void) {
     stopping = true; /* what is lost is not replaced */
     while (now() < began + LONGEST_HOLD && !input_ended()) turn();
     for (long i = 0; i < most_sessions; i++)
-        if (sessions[i].step == HELD && native) send_frame(&sessions[i], CLOSE, CLOSE_BODY, sizeof CLOSE_BODY - 1);
+        if (sessions[i].step == HELD && native) send_frame(sessions[i].fd, CLOSE, CLOSE_BODY, sizeof CLOSE_BODY - 1);
 }
 
 static void usage(void) {
@@ -308,10 +254,7 @@ int main(int count, char **arguments) {
     in_flight = atol(arguments[3]);
     most_sessions = holding ? atol(arguments[5]) : in_flight;
 
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
+    raise_descriptors();
     sessions = calloc((size_t)most_sessions, sizeof *sessions);
     samples = calloc(MOST_SAMPLES, sizeof *samples);
     poll_fd = epoll_create1(0);

@@ -66,7 +66,7 @@ ADVICE: Final[Mapping[CloseReason, str]] = {
     CloseReason.REPLACED: "You connected from somewhere else. Go on there.",
     CloseReason.IDLE: "Nothing was sent for too long. Connect again.",
     CloseReason.KICKED: "Your session was ended. Ask the operator.",
-    CloseReason.DRAINING: "This proxy is about to restart. Connect again.",
+    CloseReason.DRAINING: "The server is about to stop. Connect again.",
     CloseReason.INTERNAL: "Something failed here. Try again later.",
 }
 """What to tell a person when nothing better is known: what to do, never a secret."""

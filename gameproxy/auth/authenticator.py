@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from twisted.cred.credentials import ICredentials, UsernamePassword
-from twisted.cred.error import LoginFailed, Unauthorized, UnauthorizedLogin
+from twisted.cred.error import (
+    LoginFailed,
+    Unauthorized,
+    UnauthorizedLogin,
+    UnhandledCredentials,
+)
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +35,12 @@ QUIET: Final = 60.0
 PASSWORD_NEEDS_TLS: Final = "Passwords are taken over TLS only. Connect with TLS."  # noqa: S105  # no password
 
 TOO_MANY_FAILED: Final = "Too many passwords were wrong. Wait a little, then sign in again."
+NOT_THIS_WAY: Final[Mapping[str, str]] = {
+    "ticket": "Nobody is let in with a ticket here. Sign in another way.",
+    "password": "Nobody is let in with a password here. Sign in another way.",
+    "guest": "Guests are not let in here. Sign in.",
+}
+"""What to tell who comes by a mechanism that is off."""
 ODD_NAME: Final = "Nobody can have this name. Choose one of 1 to 64 visible characters."
 
 
@@ -77,6 +89,9 @@ class CredAuthenticator:
             return await self._identify(request, peer)
         except (Refusal, CancelledError):
             raise
+        except UnhandledCredentials as error:
+            message = NOT_THIS_WAY[request.mechanism]
+            raise Refusal(CloseReason.AUTH_FAILED, message, detail=str(error)) from None
         except (Unauthorized, LoginFailed) as error:
             raise Refusal(CloseReason.AUTH_FAILED, detail=str(error)) from None
         except Exception:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 REASON_MAX: Final = 200
 """Characters of a reason at most."""
+SHOWN_MAX: Final = 1000
+"""Bans of which people are shown a table; programs get all."""
 _USAGE: Final = "%(prog)s [player | address] SUBJECT [--config FILE] [--json]"
 BAN_USAGE: Final = (
     "%(prog)s [player | address] SUBJECT\n"
@@ -149,10 +151,13 @@ def _bans(config: Config, args: argparse.Namespace) -> Report:
             ban["actor"],
             moment(ban["created_at"]),
         ]
-        for ban in bans
+        for ban in bans[:SHOWN_MAX]
     ]
     columns = ("", "subject", "banned", "reason", "by", "since")
-    return Report({"bans": bans}, [table(columns, rows) if rows else "Nobody is banned."])
+    shown = [table(columns, rows) if rows else "Nobody is banned."]
+    if len(bans) > SHOWN_MAX:
+        shown.append(f"These are {SHOWN_MAX} of {len(bans)}; --json gives all.")
+    return Report({"bans": bans}, shown)
 
 
 class _Subject(argparse.Action):

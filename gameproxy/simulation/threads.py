@@ -101,7 +101,7 @@ class SimThreadPool:
     def _answer(
         self, on_result: Callable[[bool, Any], object] | None, success: bool, result: Any
     ) -> None:
-        self._kernel.write("thread", self._process.name, self._name, int(success))
+        self._kernel.write(f"thread {self._process.name} {self._name} {success:d}")
         if on_result is not None:
             on_result(success, result)
 

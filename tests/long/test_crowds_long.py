@@ -43,8 +43,8 @@ async def test_failing_starts_back_off(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_not_stopped_under_a_player(tmp_path: Path) -> None:
-    """Time and again a client takes its slot in the moment in which the game server is about to be stopped."""
-    await crowd_scenes.nearly_stopped(tmp_path, 8)
+    """Time and again a client asks for a slot in the moment in which the game server is about to be stopped."""
+    await crowd_scenes.nearly_stopped(tmp_path, 25)
 
 
 @pytest_twisted.ensureDeferred

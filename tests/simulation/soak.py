@@ -1,7 +1,7 @@
 """``make soak``: what takes long. All bugs of the zoo, many seeds of the untouched code, and many seeds twice.
 
-How much of it, the environment says: SOAK_ZOO (seeds for each bug; 0: no zoo), SOAK_SEEDS (clean), SOAK_VERIFY (twice),
-SOAK_PYTHONS (on each of the programs in PYTHONS), SOAK_FIRST (the first clean seed), SOAK_JOBS.
+How much of it, the environment says: SOAK_ZOO (seeds for each bug; 0: no zoo), SOAK_SEEDS (clean), SOAK_VERIFY (how
+many of these again), SOAK_PYTHONS (how many on each of the programs in PYTHONS), SOAK_FIRST (the first), SOAK_JOBS.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -48,10 +49,13 @@ def described(catch: Catch | None) -> str:
     )
 
 
-def stay_clean(first: int, count: int) -> bool:
-    """Many seeds of the untouched code."""
+def stay_clean(first: int, count: int) -> tuple[bool, dict[int, str]]:
+    """Many seeds of the untouched code.
+
+    :return: whether all is as it should be, and the hash of each seed's trace.
+    """
     begin, used = time.monotonic(), _cpu()
-    tally = soak(Soak(first, count), JOBS, told=_tell_progress)
+    tally = soak(Soak(first, count), JOBS, HASH_SEEDS[0], told=_tell_progress)
     elapsed, cpu = time.monotonic() - begin, _cpu() - used
     print(
         f"Clean: {tally.runs} seeds from {first}, {tally.failed} failed; {elapsed:.0f} s in {JOBS} processes,"
@@ -63,28 +67,23 @@ def stay_clean(first: int, count: int) -> bool:
     never = tally.never()
     if never:
         print("  never reached: " + ", ".join(never))
-    return not tally.failed and not never
+    return not tally.failed and not never, tally.hashes
 
 
-def be_the_same(first: int, count: int, pythons: list[str]) -> bool:
-    """Many seeds in two processes with different hash seeds, or on several Pythons."""
-    ways = [(sys.executable, seed) for seed in HASH_SEEDS] if not pythons else []
-    ways += [(python, HASH_SEEDS[number % 2]) for number, python in enumerate(pythons)]
-    if pythons:
-        ways.insert(0, (sys.executable, HASH_SEEDS[0]))
-    usual: dict[int, str] = {}
-    different = []
-    for python, hash_seed in ways:
-        hashes = soak(Soak(first, count), JOBS, hash_seed, python, told=_tell_progress).hashes
-        usual = usual or hashes
-        different += [seed for seed in hashes if hashes[seed] != usual[seed]]
-    where = ", ".join(pythons) or "hash seeds " + " and ".join(HASH_SEEDS)
+def be_the_same(
+    usual: Mapping[int, str], count: int, hash_seed: str, python: str = sys.executable
+) -> bool:
+    """The first of these seeds again, in other processes, perhaps on another Python."""
+    first = min(usual)
+    hashes = soak(Soak(first, count), JOBS, hash_seed, python, told=_tell_progress).hashes
+    different = [seed for seed in hashes if hashes[seed] != usual[seed]]
     print(
-        f"The same: {count} seeds from {first}, {len(ways)} times ({where}): {len(different)} differ"
+        f"The same: {len(hashes)} seeds from {first}, with hash seed {HASH_SEEDS[0]}, and with {hash_seed}"
+        f" on {python}: {len(different)} differ"
     )
     for seed in different[:20]:
         print(f"  seed {seed}")
-    return not different
+    return not different and len(hashes) == count
 
 
 def _tell_progress(tally: Tally) -> None:
@@ -99,19 +98,16 @@ def _cpu() -> float:
 
 
 def main() -> int:
-    good = True
-    first = asked("SOAK_FIRST", 0)
-    zoo, seeds = asked("SOAK_ZOO", 1000), asked("SOAK_SEEDS", 20_000)
-    verify, on_pythons = asked("SOAK_VERIFY", 10_000), asked("SOAK_PYTHONS", 500)
-    pythons = os.environ.get("PYTHONS", "").split()
-    if zoo:
-        good &= catch_all(zoo)
-    if seeds:
-        good &= stay_clean(first, seeds)
-    if verify:
-        good &= be_the_same(first, verify, [])
-    if on_pythons and pythons:
-        good &= be_the_same(first, on_pythons, pythons)
+    zoo, first, seeds = asked("SOAK_ZOO", 1000), asked("SOAK_FIRST", 0), asked("SOAK_SEEDS", 20_000)
+    again, on_pythons = asked("SOAK_VERIFY", 10_000), asked("SOAK_PYTHONS", 500)
+    good = catch_all(zoo) if zoo else True
+    clean, hashes = stay_clean(first, max(seeds, again, on_pythons, 1))
+    good &= clean
+    if again:
+        good &= be_the_same(hashes, again, HASH_SEEDS[1])
+    if on_pythons:
+        for python in os.environ.get("PYTHONS", "").split():
+            good &= be_the_same(hashes, on_pythons, HASH_SEEDS[1], python)
     return 0 if good else 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from gameproxy.client_side import ClientSide
 from gameproxy.farm import FarmStore, GameFarm
 from gameproxy.host import Host
-from gameproxy.relay.transport import _Lane
+from gameproxy.relay.lane import Lane
 from gameproxy.server_side import ServerSide
 from gameproxy.simulation import world
 from gameproxy.simulation.faults import Fault
@@ -150,7 +150,7 @@ def connection_kept(patch: pytest.MonkeyPatch) -> None:
     Run(SEED, "connect", clients=12, faults=faults("clog", 20)),
 )
 def never_read_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_Lane, "resumeProducing", does_nothing)
+    patch.setattr(Lane, "resumeProducing", does_nothing)
 
 
 @trial(

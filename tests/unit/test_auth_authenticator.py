@@ -167,11 +167,15 @@ class MechanismTests(AuthTestCase):
             self.refuse(wrong)
 
     def test_off(self) -> None:
-        """Every mechanism is off unless configured."""
+        """Every mechanism is off unless configured; who comes by one that is off is told that."""
         self.start()
         ticket = issue_ticket("web", "HS256", SECRET, player="zoe", jti="j", now=NOW)
-        for request in (Auth("ticket", ticket=ticket), Auth("guest", name="zoe"), password()):
-            self.refuse(request)
+        for request, word in (
+            (Auth("ticket", ticket=ticket), "with a ticket"),
+            (Auth("guest", name="zoe"), "Guests"),
+            (password(), "with a password"),
+        ):
+            self.assertIn(word, self.refuse(request).message)
 
     def test_unknown_or_incomplete(self) -> None:
         """An unknown mechanism, and one without its credentials, is ``auth_failed``."""

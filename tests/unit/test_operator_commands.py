@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gameproxy.cli import asking, farm_database, status
+from gameproxy.cli import asking, bans, farm_database, status
 from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.reporting import CommandFailed, duration, moment
 from gameproxy.control import control_path
@@ -285,6 +285,19 @@ class Bans(CommandTestCase):
         _, output, _ = self.gameproxy("bans")
         self.assertRegex(output, r"address +10\.0\.0\.0/8 +for ever")
         self.assertRegex(output, r"player +ana +until \d{4}-.* +loud +operator ")
+
+    def test_many(self) -> None:
+        """Of very many bans people are shown some, and told so; programs get all."""
+        self.world.proxy()
+        self.patch(bans, "SHOWN_MAX", 2)
+        for player in ("ana", "ben", "cleo"):
+            self.assertNotIn("--json", self.gameproxy("bans")[1])
+            self.document("ban", player)
+        _, output, _ = self.gameproxy("bans")
+        self.assertIn("ben", output)
+        self.assertNotIn("cleo", output)
+        self.assertIn("These are 2 of 3", output)
+        self.assertEqual(len(self.document("bans")["bans"]), 3)
 
     def test_durations(self) -> None:
         """``--for`` takes seconds, or a number with a unit."""
@@ -589,6 +602,7 @@ class Status(CommandTestCase):
         _, output, errors = self.gameproxy("status")
         self.assertEqual(errors, "")
         self.assertIn("Sessions: 3 (1 expecting, 2 relaying), 0 waiting", output)
+        self.assertIn("\nRelayed by: 2 epoll\n", output)
         self.assertRegex(output, rf"{farms[0].proxy} .* 3 +10 +1 expecting, 2 relaying")
         self.assertRegex(output, rf"{farms[1].proxy} .*cannot be asked")
 

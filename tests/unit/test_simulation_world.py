@@ -37,6 +37,24 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(trace(1), first)
         self.assertNotEqual(trace(2), first)
 
+    def test_all_have_ended(self) -> None:
+        """Clients have ended when each of them has, and no more when one comes again."""
+        with Simulation(5, wall_budget=30) as sim:
+            clients = sim.clients.make(3, Plan(frames=1, stays=True))
+            self.assertFalse(clients.have_ended)
+            clients.connect_all()
+            sim.assert_reached(clients, server=True)
+            for client in (clients[1], clients[0]):
+                client.disconnect()
+                sim.run_for(1)
+                self.assertTrue(client.has_ended)
+                self.assertFalse(clients.have_ended)
+            clients[2].disconnect()
+            sim.run_until(lambda: clients.have_ended, 5)
+            clients[0].connect()
+            self.assertFalse(clients.have_ended)
+            sim.settle()
+
     def test_virtual_budget(self) -> None:
         """A run that takes too long fails, and says where it was and how to have it again."""
         with Simulation(7, virtual_budget=2, wall_budget=30) as sim:
