@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench dist clean
+.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench bpf dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -44,6 +44,17 @@ docs: .venv/docs.stamp
 bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
 	$(BIN)/python benchmarks/bench_farm.py
+
+# Builds the program that relays in the kernel, which is shipped built; BPF_INTO: where to, if not to its place. Needs
+# clang (14, to have the same bytes), libbpf-dev and bpftool. No path of this machine gets into it.
+SOCKMAP := gameproxy/relay/sockmap
+BPF_INTO := $(SOCKMAP)
+bpf: .venv/test.stamp
+	mkdir -p build/bpf
+	cd $(SOCKMAP) && clang -target bpf -O2 -g -Wall -Werror -fdebug-compilation-dir=. \
+		-idirafter /usr/include/$$(uname -m)-linux-gnu -c relay.bpf.c -o $(CURDIR)/build/bpf/relay.bpf.o
+	bpftool gen skeleton -L build/bpf/relay.bpf.o > build/bpf/relay.skeleton.h
+	$(BIN)/python -m gameproxy.relay.sockmap build/bpf/relay.skeleton.h $(BPF_INTO)/relay.bpf.loader
 
 # Source distribution and wheel, in dist/.
 dist: .venv/release.stamp
