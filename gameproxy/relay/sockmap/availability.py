@@ -99,8 +99,11 @@ def _try(plane: SockmapPlane) -> None:
             inner.setblocking(False)
             ends.append((outer, inner))
         (client, from_client), (server, from_server) = ends
-        ways = (Way(one, FrameScanner(format, None)) for one in (from_client, from_server))
-        pair = plane.add(format, *ways)
+        pair = plane.add(
+            format,
+            Way(from_client, FrameScanner(format, None)),
+            Way(from_server, FrameScanner(format, None)),
+        )
         try:
             for sender, receiver in ((client, server), (server, client)):
                 frame = format.encode(b"\x10")

@@ -134,6 +134,11 @@ class Record(ctypes.Structure):
         ("cookie", ctypes.c_uint64),
     ]
 
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the program will go on when something comes."""
+        return self.stopped != 0 and self.resume_at == self.left
+
     def describe(self, format: FrameFormat, verdicts: Mapping[int, Verdict] | None) -> None:
         """Fill in what frames look like, and which may pass.
 

@@ -57,6 +57,7 @@ class Lane:
         self.stopped: Stop | None = None
         self._record = record
         self._is_taken = True
+        self._is_drained = False
         self._read = 0
         self._seen_begun = self._seen_bytes = 0
         self._first_received = tcp.received(way.source).size
@@ -66,11 +67,11 @@ class Lane:
     @property
     def frames(self) -> int:
         """Frames that have passed whole, here and in the kernel."""
-        if self.ours:
-            return self.scanner.frames
-        scanned = self.scanner.frames + (self.scanner.remaining > 0)
-        begun = self._record.begun - self._seen_begun
-        return scanned + begun - (self._record.remaining > 0)
+        record, scanner = self._record, self.scanner
+        begun = scanner.frames + (scanner.remaining > 0) + record.begun - self._seen_begun
+        # A lane that was resumed is as the scanner left it, until something comes.
+        is_here = self.ours or record.is_resuming
+        return begun - ((scanner if is_here else record).remaining > 0)
 
     @property
     def size(self) -> int:
@@ -100,10 +101,14 @@ class Lane:
     def is_drained(self) -> bool:
         """Whether the sink's TCP has taken all that the kernel has passed on. Before that, nothing may be written to
         the sink, as it would overtake that, and the sink may not be closed. ``False`` also if it cannot be told."""
+        if self._is_drained:  # and since then only we have written
+            return True
         written = tcp.written(self.sink)
         if written is None or self._first_written is None:
             return False
-        return written - self._first_written == self._record.bytes - self._first_bytes
+        is_drained = written - self._first_written == self._record.bytes - self._first_bytes
+        self._is_drained = is_drained and self.ours
+        return is_drained
 
     def has_ended(self) -> bool:
         """Whether the source's stream has ended and all of it was passed on or read."""
@@ -138,7 +143,7 @@ class Lane:
     def look(self) -> bool:
         """Take the lane if the kernel has given it back, and say whether it has."""
         record = self._record
-        if self.ours or not record.stopped or record.left == record.resume_at:
+        if self.ours or not record.stopped or record.is_resuming:
             return False
         self.handed_back(Stop(record.stopped))
         return True
@@ -179,7 +184,7 @@ class Lane:
         if record.left != self._read:
             record.resume_at = NEVER
             return False
-        self.ours = False
+        self.ours = self._is_drained = False
         return True
 
     def not_taken(self) -> None:

@@ -1,0 +1,220 @@
+"""Sessions between real sockets that the kernel relays, with the simplest user space there can be beside it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gameproxy.framing import FORMATS, FrameFormat, FrameScanner, Verdict
+from gameproxy.messages import FrameType
+from gameproxy.relay.sockmap import Lane, SockmapPlane, Way, why_not
+
+INT32 = FORMATS["int32"]
+LONGEST_WAIT = 10.0
+ONE_READ = 65_536
+SERVER_VERDICTS: Mapping[int, Verdict] = {
+    FrameType.SETTINGS: Verdict.PASS,
+    FrameType.CLOSE: Verdict.COLLECT,
+    FrameType.KICK: Verdict.COLLECT,
+}
+CLIENT_VERDICTS: Mapping[int, Verdict] = {FrameType.CLOSE: Verdict.COLLECT}
+
+
+def skip_where_unavailable() -> None:
+    """Skip what needs the program, and say why it cannot be loaded."""
+    why = why_not()
+    if why is not None:
+        pytest.skip(f"not on this machine: {why}")
+
+
+def connected(host: str = "127.0.0.1", buffers: int | None = None) -> tuple[Any, Any]:
+    """Both ends of a TCP connection; the second does not block, as it is the proxy's.
+
+    :param buffers: bytes of each kernel buffer, if not the usual.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        if buffers is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        listening.bind((host, 0))
+        listening.listen()
+        outer = socket.socket(family)
+        if buffers is not None:
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        outer.connect(listening.getsockname())
+        inner, _ = listening.accept()
+    for one in (outer, inner):
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if buffers is not None:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+    inner.setblocking(False)
+    return outer, inner
+
+
+class Pump:
+    """Moves what the kernel leaves of one lane, as a relay in user space would.
+
+    :ivar ended: whether the source's stream has ended and the sink's was ended after all of it.
+    :ivar taken: bytes that it has read.
+    """
+
+    def __init__(self, lane: Lane, resumes: bool) -> None:
+        self.lane = lane
+        self.ended = False
+        self.taken = 0
+        self._resumes = resumes
+        self._rest = b""
+        self._source_ended = False
+
+    def step(self) -> None:
+        """Move what can be moved now."""
+        lane = self.lane
+        if self.ended:
+            return
+        if not lane.ours:
+            if lane.has_ended() and lane.is_drained():
+                self._end()
+            return
+        if not lane.is_drained():
+            return  # the kernel's bytes come first
+        if self._rest and not self._send():
+            return
+        while lane.scanner.stopped is None and not self._source_ended:
+            try:
+                data = lane.read(ONE_READ)
+            except BlockingIOError:
+                if self._resumes:
+                    lane.resume()
+                return
+            self.taken += len(data)
+            self._source_ended = not data
+            self._rest = bytes(lane.scanner.scan(data))
+            if not self._send():
+                return
+        if self._source_ended and not self._rest:
+            self._end()
+
+    def _send(self) -> bool:
+        try:
+            while self._rest:
+                self._rest = self._rest[self.lane.sink.send(self._rest) :]
+        except BlockingIOError:
+            return False
+        return True
+
+    def _end(self) -> None:
+        self.ended = True
+        self.lane.sink.shutdown(socket.SHUT_WR)
+
+
+class Session:
+    """A client and a game server with the kernel between them.
+
+    :ivar client: the client's end; it blocks.
+    :ivar server: the game server's end; it blocks.
+    :param resumes: whether lanes are given to the kernel again as soon as can be.
+    """
+
+    def __init__(
+        self,
+        plane: SockmapPlane,
+        format: FrameFormat = INT32,
+        client_verdicts: Mapping[int, Verdict] | None = CLIENT_VERDICTS,
+        server_verdicts: Mapping[int, Verdict] | None = SERVER_VERDICTS,
+        host: str = "127.0.0.1",
+        resumes: bool = True,
+        buffers: int | None = None,
+        limits: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        self.plane = plane
+        self.client, self._from_client = connected(host, buffers)
+        self.server, self._from_server = connected(host, buffers)
+        self.pair = plane.add(
+            format,
+            Way(self._from_client, FrameScanner(format, client_verdicts), **(limits or {})),
+            Way(self._from_server, FrameScanner(format, server_verdicts)),
+            **more,
+        )
+        self.to_server, self.to_client = self.pair.lanes
+        self.pumps = [Pump(lane, resumes) for lane in self.pair.lanes]
+        self.handed_back: list[Lane] = []
+
+    def step(self) -> None:
+        """Let user space do what there is to do."""
+        self.handed_back += self.plane.take_stopped()
+        for pump in self.pumps:
+            pump.step()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Go on until it holds."""
+        end = time.monotonic() + LONGEST_WAIT
+        poll = select.poll()
+        poll.register(self.plane, select.POLLIN)
+        while not condition():
+            assert time.monotonic() < end, "it has taken too long"
+            poll.poll(1)
+            self.step()
+
+    def expect(self, at: socket.socket, wanted: bytes) -> None:
+        """These bytes must be the next ones there."""
+        found = bytearray()
+
+        def come() -> bool:
+            try:
+                found.extend(at.recv(len(wanted) - len(found), socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                pass
+            return len(found) >= len(wanted)
+
+        if wanted:
+            self.until(come)
+        assert found == wanted
+
+    def expect_nothing(self, at: socket.socket) -> None:
+        """Nothing may come there, for a moment."""
+        for _ in range(5):
+            self.step()
+            time.sleep(0.002)
+        with pytest.raises(BlockingIOError):
+            at.recv(1, socket.MSG_DONTWAIT)
+
+    def expect_end(self, at: socket.socket) -> None:
+        """The end of the stream must be next there."""
+        ends: list[bytes] = []
+
+        def come() -> bool:
+            try:
+                ends.append(at.recv(1, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return False
+            return True
+
+        self.until(come)
+        assert ends == [b""]
+
+    def ways(self) -> tuple[Way, Way]:
+        """What is needed to hand the session over again, when it is in no map."""
+        return tuple(Way(lane.source, lane.scanner) for lane in self.pair.lanes)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.pair.close()
+        for one in (self.client, self.server, self._from_client, self._from_server):
+            one.close()
+
+
+@contextmanager
+def session(plane: SockmapPlane, *args: Any, **more: Any) -> Iterator[Session]:
+    """A session for as long as the block takes."""
+    opened = Session(plane, *args, **more)
+    try:
+        yield opened
+    finally:
+        opened.close()

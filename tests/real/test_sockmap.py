@@ -1,0 +1,225 @@
+"""The relay in the kernel: what passes, and what user space gets to see."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gameproxy.framing import FORMATS, Control, FrameError, FrameFormat, FrameScanner, Verdict
+from gameproxy.messages import FrameType
+from gameproxy.relay.sockmap import SockmapPlane, Stop, load, tcp
+from tests.real.sockmap_rig import (
+    CLIENT_VERDICTS,
+    INT32,
+    SERVER_VERDICTS,
+    Session,
+    session,
+    skip_where_unavailable,
+)
+
+ODD_FORMATS = [
+    FrameFormat(length_offset=5, length_bytes=3, byte_order="little", length_adjustment=-3),
+    FrameFormat(length_bytes=1, max_frame=200),
+    FrameFormat(length_bytes=8, byte_order="little", length_adjustment=4),
+    FrameFormat(length_bytes=8, length_adjustment=-(1 << 63)),
+    FrameFormat(length_offset=2, length_bytes="varint", length_adjustment=-1),
+    FrameFormat(length_bytes="varint", varint_bytes=1),
+    FrameFormat(length_offset=255, length_bytes="varint", varint_bytes=10, length_adjustment=-7),
+    FrameFormat(length_offset=255, length_bytes=4, byte_order="little"),
+    FrameFormat(length_bytes=3),
+]
+NAMED = [pytest.param(format, id=name) for name, format in FORMATS.items()]
+ALL_FORMATS = [*NAMED, *(pytest.param(one, id=f"odd-{i}") for i, one in enumerate(ODD_FORMATS))]
+GAME = INT32.encode(b"\x10hello")
+BOTH = ["to_server", "to_client"]
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[SockmapPlane]:
+    skip_where_unavailable()
+    plane = load(16)
+    yield plane
+    plane.close()
+
+
+def bodies_of(format: FrameFormat, *bodies: bytes) -> list[bytes]:
+    """Bodies of sizes that the format can have."""
+    return [body[: format.largest].ljust(format.smallest, b"\x30") for body in bodies]
+
+
+def send(at: socket.socket, data: bytes) -> None:
+    """Send it, and wait until it has been received: so each call makes a buffer of its own."""
+    at.sendall(data)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_formats(plane: SockmapPlane, format: FrameFormat, host: str) -> None:
+    """Frames of each format pass both ways in the kernel alone, and are counted: also many in one write."""
+    bodies = bodies_of(format, b"", b"\x10", b"\x10" * 130, b"\xff" * 3, b"", b"\x20" * 300)
+    stream = b"".join(map(format.encode, bodies))
+    with session(plane, format, host=host) as one:
+        for sender, receiver, lane in (
+            (one.client, one.server, one.to_server),
+            (one.server, one.client, one.to_client),
+        ):
+            for _ in range(3):
+                sender.sendall(stream)
+                one.expect(receiver, stream)
+            assert (lane.frames, lane.size) == (18, 3 * len(stream))
+            assert (lane.relayed, lane.ours) == (3 * len(stream), False)
+        assert one.handed_back == []
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_every_split(plane: SockmapPlane, format: FrameFormat) -> None:
+    """Wherever a stream of three frames is split it passes, and the kernel goes on after user space has helped."""
+    stream = b"".join(map(format.encode, bodies_of(format, b"\x10ab", b"", b"\x20" * 3)))
+    with session(plane, format) as one:
+        for at in range(len(stream)):
+            one.client.sendall(stream[:at])
+            one.until(lambda: not one.to_server.unread)
+            one.client.sendall(stream[at:])
+            one.expect(one.server, stream)
+            one.until(lambda: not one.to_server.ours)
+        assert one.to_server.frames == 3 * len(stream)
+        assert one.to_server.relayed > len(stream)
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_single_bytes(plane: SockmapPlane, format: FrameFormat) -> None:
+    """A stream that comes byte by byte passes."""
+    stream = b"".join(map(format.encode, bodies_of(format, b"\x10ab", b"", b"\x20" * 3)))
+    with session(plane, format) as one:
+        for at in range(len(stream)):
+            one.client.sendall(stream[at : at + 1])
+            one.step()
+        one.expect(one.server, stream)
+        assert one.to_server.frames == 3
+
+
+@pytest.mark.parametrize("format", NAMED)
+def test_largest_bodies(plane: SockmapPlane, format: FrameFormat) -> None:
+    """A body of max_frame bytes passes in the kernel; of one byte more nothing passes, and user space has the error of
+    the scanner."""
+    format = replace(format, max_frame=min(format.max_frame, 1000))
+    largest = format.encode(b"\x10" * format.largest)
+    bad = replace(format, max_frame=1001).encode(b"\x10" * 1001)
+    with session(plane, format) as one:
+        one.client.sendall(largest)
+        one.expect(one.server, largest)
+        assert one.handed_back == []
+        one.client.sendall(bad + largest)
+        one.until(lambda: one.to_server.scanner.stopped)
+        assert str(one.to_server.scanner.stopped) == "a frame of 1001 bytes, where 1000 are allowed"
+        assert [lane.stopped for lane in one.handed_back] == [Stop.FRAME]
+        one.expect_nothing(one.server)
+        assert one.to_server.frames == 1
+
+
+@pytest.mark.parametrize("split", [None, 0, 1, 2, 3])
+def test_bad_headers(plane: SockmapPlane, split: int | None) -> None:
+    """Of a bad frame nothing passes, however its header comes, and what came before it in the same buffer does."""
+    bad = INT32.encode(b"\x10" * 6).replace(b"\0\0\0\6", b"\xff\xff\xff\xff")
+    with session(plane) as one:
+        if split is None:
+            one.client.sendall(GAME + bad)
+        else:
+            one.client.sendall(GAME + bad[: split + 1])
+            one.expect(one.server, GAME)
+            one.client.sendall(bad[split + 1 :])
+        one.until(lambda: one.to_server.scanner.stopped)
+        assert isinstance(one.to_server.scanner.stopped, FrameError)
+        assert one.to_server.scanner.size == len(GAME)
+        if split is None:
+            one.expect(one.server, GAME)
+        one.expect_nothing(one.server)
+
+
+@pytest.mark.parametrize("type_", range(0x11))
+def test_reserved_types(plane: SockmapPlane, type_: int) -> None:
+    """A frame of a reserved type stops the lane at whatever place in a burst it stands, unless its type passes."""
+    reserved = INT32.encode(bytes([type_]) + b"{}")
+    passes = type_ in (FrameType.SETTINGS, 0x10)
+    for position in range(4):
+        burst = GAME * position + reserved + GAME * (3 - position)
+        with session(plane) as one:
+            one.server.sendall(burst)
+            if passes:
+                one.expect(one.client, burst)
+                assert one.to_client.relayed == len(burst)
+                continue
+            one.until(lambda one=one: one.to_client.scanner.stopped)
+            assert one.to_client.relayed == 0
+            assert [lane.stopped for lane in one.handed_back] == [Stop.FRAME]
+            one.expect(one.client, GAME * position)
+            one.expect_nothing(one.client)
+            stopped = one.to_client.scanner.stopped
+            if SERVER_VERDICTS.get(type_) is Verdict.COLLECT:
+                assert stopped == Control(bytes([type_]) + b"{}")
+            else:
+                assert str(stopped) == f"a frame of type 0x{type_:02x}, which may not come here"
+            one.client.sendall(GAME)  # the other lane goes on
+            one.expect(one.server, GAME)
+
+
+def test_types_that_are_not_looked_at(plane: SockmapPlane) -> None:
+    """Without verdicts all types pass."""
+    burst = b"".join(INT32.encode(bytes([type_])) for type_ in range(256))
+    with session(plane, client_verdicts=None) as one:
+        one.client.sendall(burst)
+        one.expect(one.server, burst)
+        assert (one.to_server.relayed, one.to_server.frames) == (len(burst), 256)
+
+
+@pytest.mark.parametrize("direction", BOTH)
+def test_hand_back_anywhere(plane: SockmapPlane, direction: str) -> None:
+    """A lane taken back at any byte of three frames, and given to the kernel again at any later one, loses, repeats
+    and reorders nothing."""
+    stream = b"".join(map(INT32.encode, [b"\x10ab", b"", b"\x20c"]))
+    with session(plane, resumes=False) as one:
+        lane = getattr(one, direction)
+        sender, receiver = (
+            (one.client, one.server) if lane is one.to_server else (one.server, one.client)
+        )
+        frames = 0
+        for stop in range(len(stream) + 1):
+            for resume in range(stop, len(stream) + 1):
+                sender.sendall(stream[:stop])
+                one.until(lambda: not lane.unread)
+                one.pair.stop()
+                sender.sendall(stream[stop:resume])
+                one.until(lambda: not lane.unread)
+                assert lane.ours
+                came_back = lane.resume()
+                # Inside a header user space must go on.
+                assert came_back is lane.scanner.holds_nothing
+                sender.sendall(stream[resume:])
+                one.expect(receiver, stream)
+                frames += 3
+                one.until(lambda: lane.frames == frames)
+                one.until(lambda: lane.resume())
+        assert lane.size == frames // 3 * len(stream)
+
+
+def test_what_waits_to_be_read(plane: SockmapPlane) -> None:
+    """A session of which something is still to be read is not taken."""
+    # A hand-over is a whole session's: it is refused before anything has changed.
+    with session(plane) as one, pytest.raises(Exception, match="something to be read"):
+        one.client.sendall(GAME)
+        from_client = one._from_client
+        one.pair.close()
+        one.client.sendall(GAME)
+        one.until(lambda: tcp.waiting(from_client))
+        plane.add(INT32, *one.ways())
