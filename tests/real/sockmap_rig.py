@@ -6,31 +6,38 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from gameproxy.framing import FORMATS, FrameFormat, FrameScanner, Verdict
 from gameproxy.messages import FrameType
-from gameproxy.relay.sockmap import Lane, SockmapPlane, Way, why_not
+from gameproxy.relay.sockmap import Lane, SockmapPlane, Way
 
 INT32 = FORMATS["int32"]
+GAME = INT32.encode(b"\x10hello")
+"""A frame of a game."""
 LONGEST_WAIT = 10.0
 ONE_READ = 65_536
+ODD_FORMATS = [
+    FrameFormat(length_offset=5, length_bytes=3, byte_order="little", length_adjustment=-3),
+    FrameFormat(length_bytes=1, max_frame=200),
+    FrameFormat(length_bytes=8, byte_order="little", length_adjustment=4),
+    FrameFormat(length_bytes=8, length_adjustment=-(1 << 63)),
+    FrameFormat(length_offset=2, length_bytes="varint", length_adjustment=-1),
+    FrameFormat(length_bytes="varint", varint_bytes=1),
+    FrameFormat(length_offset=255, length_bytes="varint", varint_bytes=10, length_adjustment=-7),
+    FrameFormat(length_offset=255, length_bytes=4, byte_order="little"),
+    FrameFormat(length_bytes=3),
+]
+"""Formats that have no name."""
 SERVER_VERDICTS: Mapping[int, Verdict] = {
     FrameType.SETTINGS: Verdict.PASS,
     FrameType.CLOSE: Verdict.COLLECT,
     FrameType.KICK: Verdict.COLLECT,
 }
 CLIENT_VERDICTS: Mapping[int, Verdict] = {FrameType.CLOSE: Verdict.COLLECT}
-
-
-def skip_where_unavailable() -> None:
-    """Skip what needs the program, and say why it cannot be loaded."""
-    why = why_not()
-    if why is not None:
-        pytest.skip(f"not on this machine: {why}")
 
 
 def connected(host: str = "127.0.0.1", buffers: int | None = None) -> tuple[Any, Any]:
@@ -167,10 +174,8 @@ class Session:
         found = bytearray()
 
         def come() -> bool:
-            try:
+            with suppress(BlockingIOError):
                 found.extend(at.recv(len(wanted) - len(found), socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                pass
             return len(found) >= len(wanted)
 
         if wanted:

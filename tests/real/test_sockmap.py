@@ -2,65 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import os
+import select
 import socket
-import struct
 import threading
-import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gameproxy.framing import FORMATS, Control, FrameError, FrameFormat, FrameScanner, Verdict
+from gameproxy.framing import FORMATS, Control, FrameError, FrameFormat, Verdict
 from gameproxy.messages import FrameType
-from gameproxy.relay.sockmap import SockmapPlane, Stop, load, tcp
+from gameproxy.relay.sockmap import NotTaken, SockmapPlane, Stop, load, tcp
 from tests.real.sockmap_rig import (
-    CLIENT_VERDICTS,
+    GAME,
     INT32,
+    ODD_FORMATS,
     SERVER_VERDICTS,
     Session,
     session,
-    skip_where_unavailable,
 )
 
-ODD_FORMATS = [
-    FrameFormat(length_offset=5, length_bytes=3, byte_order="little", length_adjustment=-3),
-    FrameFormat(length_bytes=1, max_frame=200),
-    FrameFormat(length_bytes=8, byte_order="little", length_adjustment=4),
-    FrameFormat(length_bytes=8, length_adjustment=-(1 << 63)),
-    FrameFormat(length_offset=2, length_bytes="varint", length_adjustment=-1),
-    FrameFormat(length_bytes="varint", varint_bytes=1),
-    FrameFormat(length_offset=255, length_bytes="varint", varint_bytes=10, length_adjustment=-7),
-    FrameFormat(length_offset=255, length_bytes=4, byte_order="little"),
-    FrameFormat(length_bytes=3),
-]
 NAMED = [pytest.param(format, id=name) for name, format in FORMATS.items()]
 ALL_FORMATS = [*NAMED, *(pytest.param(one, id=f"odd-{i}") for i, one in enumerate(ODD_FORMATS))]
-GAME = INT32.encode(b"\x10hello")
 BOTH = ["to_server", "to_client"]
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[SockmapPlane]:
-    skip_where_unavailable()
-    plane = load(16)
-    yield plane
-    plane.close()
 
 
 def bodies_of(format: FrameFormat, *bodies: bytes) -> list[bytes]:
     """Bodies of sizes that the format can have."""
     return [body[: format.largest].ljust(format.smallest, b"\x30") for body in bodies]
-
-
-def send(at: socket.socket, data: bytes) -> None:
-    """Send it, and wait until it has been received: so each call makes a buffer of its own."""
-    at.sendall(data)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -201,25 +170,105 @@ def test_hand_back_anywhere(plane: SockmapPlane, direction: str) -> None:
                 one.pair.stop()
                 sender.sendall(stream[stop:resume])
                 one.until(lambda: not lane.unread)
-                assert lane.ours
+                one.until(lane.is_drained)
                 came_back = lane.resume()
                 # Inside a header user space must go on.
                 assert came_back is lane.scanner.holds_nothing
                 sender.sendall(stream[resume:])
                 one.expect(receiver, stream)
                 frames += 3
-                one.until(lambda: lane.frames == frames)
-                one.until(lambda: lane.resume())
+                one.until(lambda wanted=frames: lane.frames == wanted)
+                one.until(lane.resume)
         assert lane.size == frames // 3 * len(stream)
 
 
-def test_what_waits_to_be_read(plane: SockmapPlane) -> None:
-    """A session of which something is still to be read is not taken."""
-    # A hand-over is a whole session's: it is refused before anything has changed.
-    with session(plane) as one, pytest.raises(Exception, match="something to be read"):
-        one.client.sendall(GAME)
-        from_client = one._from_client
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_what_is_not_taken(plane: SockmapPlane, side: str) -> None:
+    """A session is not taken while something is to be read, while a scanner holds something, or when a side has ended
+    its stream; then the same session is, or goes on without the kernel, with nothing changed."""
+    with session(plane) as one:
         one.pair.close()
-        one.client.sendall(GAME)
-        one.until(lambda: tcp.waiting(from_client))
-        plane.add(INT32, *one.ways())
+        inner = one.to_server if side == "client" else one.to_client
+        outer = getattr(one, side)
+        outer.sendall(GAME[:2])
+        one.until(lambda: tcp.waiting(inner.source))
+        with pytest.raises(NotTaken, match="something to be read"):
+            plane.add(INT32, *one.ways())
+        assert inner.scanner.scan(inner.source.recv(9)) == b""
+        with pytest.raises(NotTaken, match="scanner holds"):
+            plane.add(INT32, *one.ways())
+        outer.sendall(GAME[2:])
+        one.until(lambda: tcp.waiting(inner.source))
+        inner.sink.sendall(inner.scanner.scan(inner.source.recv(99)))
+        plane.add(INT32, *one.ways()).close()
+        outer.sendall(GAME)
+        one.until(lambda: tcp.waiting(inner.source))
+        inner.sink.sendall(inner.scanner.scan(inner.source.recv(99)))
+        outer.shutdown(socket.SHUT_WR)
+        one.until(lambda: tcp.received(inner.source).ended)
+        with pytest.raises(NotTaken, match="has ended"):
+            plane.add(INT32, *one.ways())
+        one.expect(one.server if side == "client" else one.client, GAME * 2)
+
+
+def test_room(plane: SockmapPlane) -> None:
+    """A plane takes as many pairs as it was made for, and as many again when they are closed."""
+    small = load(2)
+    try:
+        for _ in range(3):
+            with session(small) as one, session(small) as two:
+                with pytest.raises(NotTaken, match="full"), session(small):
+                    pass
+                for each in (one, two):
+                    each.client.sendall(GAME)
+                    each.expect(each.server, GAME)
+    finally:
+        small.close()
+
+
+def test_hand_over_while_frames_come(plane: SockmapPlane) -> None:
+    """Frames that come while the session is handed over are passed on: those before the program ran for their socket
+    too."""
+    frames = [INT32.encode(b"\x10" + bytes([number])) for number in range(200)]
+    for _ in range(20):
+        with session(plane) as one:
+            one.pair.close()
+            start = threading.Barrier(2)
+
+            def play(one: Session = one, start: threading.Barrier = start) -> None:
+                start.wait()
+                for frame in frames:
+                    one.client.sendall(frame)
+
+            player = threading.Thread(target=play)
+            player.start()
+            start.wait()
+            lane = one.to_server
+            while True:
+                with suppress(BlockingIOError):
+                    lane.sink.sendall(lane.scanner.scan(lane.source.recv(65536)))
+                try:
+                    pair = plane.add(INT32, *one.ways())
+                except NotTaken:
+                    continue
+                break
+            player.join()
+            one.expect(one.server, b"".join(frames))
+            one.until(lambda pair=pair: pair.from_client.frames == len(frames))
+            pair.close()
+
+
+def test_events(plane: SockmapPlane) -> None:
+    """The plane becomes readable when a lane stops, once, and is not readable before and after."""
+    poll = select.poll()
+    poll.register(plane, select.POLLIN)
+    with session(plane) as one:
+        for _ in range(600):  # twice round the ring
+            assert poll.poll(0) == []
+            one.client.sendall(GAME[:1])
+            assert poll.poll(1000)
+            assert plane.take_stopped() == [one.to_server]
+            assert one.to_server.stopped is Stop.HEADER
+            one.client.sendall(GAME[1:])
+            one.until(lambda: not one.to_server.ours)
+        one.expect(one.server, GAME * 600)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gameproxy.framing import FrameScanner
@@ -152,7 +153,8 @@ class Lane:
         """The kernel passes on no more."""
         if self.ours:
             return
-        tcp.received(self.source)  # takes the lock, so that what has begun has ended
+        with suppress(OSError):  # a socket that is closed, to which nothing can come any more
+            tcp.received(self.source)  # takes the lock, so that what has begun has ended
         self.ours = True
         self.stopped = why
         record = self._record

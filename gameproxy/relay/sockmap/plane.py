@@ -95,10 +95,10 @@ class SockmapPlane:
                 raise NotTaken("there is something to be read")
             if not way.scanner.holds_nothing:
                 raise NotTaken("the scanner holds something")
-        place = self._free.pop()
+        place = self._free[-1]
         lanes = self._prepare(format, place, client, server, backlog_most)
         pair = Pair(*lanes, self._remove)
-        self._pairs[pair] = place
+        self._pairs[pair] = self._free.pop()
         try:
             # All that a verdict needs is there before the first one.
             for offset, lane in enumerate(lanes):
@@ -153,7 +153,7 @@ class SockmapPlane:
         place = self._pairs.pop(pair)
         for offset, lane in enumerate(pair.lanes):
             cookie = lane.cookie
-            del self._lanes[cookie]
+            self._lanes.pop(cookie, None)
             key = _PLACE.pack(place + offset)
             for map, name in (
                 (self._sources, key),

@@ -268,6 +268,10 @@ static __always_inline int leave(struct lane *lane, __u32 size, __u32 why)
 SEC("sk_skb/stream_verdict")
 int relay(struct __sk_buff *skb)
 {
+	/* The end of the stream comes as an empty buffer. Sent on, it would break the sink: there, nothing sent is an error
+	 * (EPIPE). Whoever waits for the end is told of it anyway. */
+	if (!skb->len)
+		return SK_DROP;
 	__u64 cookie = bpf_get_socket_cookie(skb);
 	__u32 *place = bpf_map_lookup_elem(&places, &cookie);
 	if (!place)
