@@ -45,16 +45,17 @@ bench: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_setup.py
 	$(BIN)/python benchmarks/bench_farm.py
 
-# Builds the program that relays in the kernel, which is shipped built; BPF_INTO: where to, if not to its place. Needs
-# clang (14, to have the same bytes), libbpf-dev and bpftool. No path of this machine gets into it.
+# Builds the program that relays in the kernel, which is shipped built. Needs clang (14, for the same bytes),
+# libbpf-dev and bpftool; no path of this machine gets into what is built.
 SOCKMAP := gameproxy/relay/sockmap
 BPF_INTO := $(SOCKMAP)
+BPF_WORK := build
 bpf: .venv/test.stamp
-	mkdir -p build/bpf
+	@mkdir -p $(BPF_WORK)
 	cd $(SOCKMAP) && clang -target bpf -O2 -g -Wall -Werror -fdebug-compilation-dir=. \
-		-idirafter /usr/include/$$(uname -m)-linux-gnu -c relay.bpf.c -o $(CURDIR)/build/bpf/relay.bpf.o
-	bpftool gen skeleton -L build/bpf/relay.bpf.o > build/bpf/relay.skeleton.h
-	$(BIN)/python -m gameproxy.relay.sockmap build/bpf/relay.skeleton.h $(BPF_INTO)/relay.bpf.loader
+		-idirafter /usr/include/$$(uname -m)-linux-gnu -c relay.bpf.c -o $(abspath $(BPF_WORK))/relay.bpf.o
+	bpftool gen skeleton -L $(BPF_WORK)/relay.bpf.o > $(BPF_WORK)/relay.skeleton.h
+	$(BIN)/python -m gameproxy.relay.sockmap $(BPF_WORK)/relay.skeleton.h $(BPF_INTO)/relay.bpf.loader
 
 # Source distribution and wheel, in dist/.
 dist: .venv/release.stamp

@@ -159,9 +159,19 @@ class Session:
         for pump in self.pumps:
             pump.step()
 
-    def until(self, condition: Callable[[], object]) -> None:
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The client's and the game server's."""
+        return self.client, self.server
+
+    def server_sends(self, data: bytes) -> None:
+        """Let the game server send, and the client receive it."""
+        self.server.sendall(data)
+        self.expect(self.client, data)
+
+    def until(self, condition: Callable[[], object], longest: float = LONGEST_WAIT) -> None:
         """Go on until it holds."""
-        end = time.monotonic() + LONGEST_WAIT
+        end = time.monotonic() + longest
         poll = select.poll()
         poll.register(self.plane, select.POLLIN)
         while not condition():
