@@ -12,7 +12,7 @@ from gameproxy.framing import FORMATS
 from gameproxy.relay.sockmap import SockmapPlane, load, why_not
 from tests.real.sockmap_rig import INT32, ODD_FORMATS, session
 from tests.real.test_sockmap import BOTH, bodies_of
-from tests.real.test_sockmap_streams import MEGABYTE, Receiver, Sender, memory
+from tests.real.test_sockmap_streams import MEGABYTE, Receiver, Sender
 
 
 @pytest.fixture(scope="module", name="plane")
@@ -36,18 +36,16 @@ def test_much_both_ways(plane: SockmapPlane) -> None:
 
 
 def test_reader_that_stops_for_long(plane: SockmapPlane) -> None:
-    """A reader that stops for 10 s costs a bounded amount of memory, and then gets all of it."""
-    with session(plane) as one:
+    """A reader that stops for 10 s makes the sender stop, with little in between, and then gets all of it."""
+    with session(plane, buffers=65_536) as one:
         start = threading.Event()
-        before = memory()
         sender = Sender(one.client, INT32, 100 * MEGABYTE, 1)
         receiver = Receiver(one.server, start)
         end = time.monotonic() + 10
         while time.monotonic() < end:
             one.step()
             time.sleep(0.005)
-        assert sender.sent < 20 * MEGABYTE
-        assert memory() - before < 32 * MEGABYTE
+        assert sender.sent < 2 * MEGABYTE
         start.set()
         one.until(lambda: one.pumps[0].ended, longest=60)
         receiver.join(10)

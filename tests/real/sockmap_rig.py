@@ -143,15 +143,19 @@ class Session:
         self.plane = plane
         self.client, self._from_client = connected(host, buffers)
         self.server, self._from_server = connected(host, buffers)
-        self.pair = plane.add(
-            format,
+        self.handed_back: list[Lane] = []
+        self._format, self._resumes = format, resumes
+        self.hand_over(
             Way(self._from_client, FrameScanner(format, client_verdicts), **(limits or {})),
             Way(self._from_server, FrameScanner(format, server_verdicts)),
             **more,
         )
+
+    def hand_over(self, client: Way, server: Way, **more: Any) -> None:
+        """Give both to the kernel."""
+        self.pair = self.plane.add(self._format, client, server, **more)
         self.to_server, self.to_client = self.pair.lanes
-        self.pumps = [Pump(lane, resumes) for lane in self.pair.lanes]
-        self.handed_back: list[Lane] = []
+        self.pumps = [Pump(lane, self._resumes) for lane in self.pair.lanes]
 
     def step(self) -> None:
         """Let user space do what there is to do."""
@@ -216,7 +220,8 @@ class Session:
 
     def ways(self) -> tuple[Way, Way]:
         """What is needed to hand the session over again, when it is in no map."""
-        return tuple(Way(lane.source, lane.scanner) for lane in self.pair.lanes)
+        client, server = self.pair.lanes
+        return Way(client.source, client.scanner), Way(server.source, server.scanner)
 
     def close(self) -> None:
         """Let go of everything."""

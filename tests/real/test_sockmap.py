@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 
 from gameproxy.framing import FORMATS, Control, FrameError, FrameFormat, Verdict
 from gameproxy.messages import FrameType
-from gameproxy.relay.sockmap import NotTaken, SockmapPlane, Stop, load, tcp
+from gameproxy.relay.sockmap import NotTaken, SockmapPlane, Stop, Way, load, tcp
 from tests.real.sockmap_rig import (
     GAME,
     INT32,
@@ -224,6 +225,74 @@ def test_room(plane: SockmapPlane) -> None:
                     each.expect(each.server, GAME)
     finally:
         small.close()
+
+
+class Prompting(socket.socket):
+    """A socket that does something when its descriptor is asked for a certain time: so a hand-over is disturbed at any
+    of its steps."""
+
+    _after = 0
+
+    def prompt(self, after: int, act: Callable[[], None]) -> None:
+        """Do ``act`` after so many times."""
+        self._after, self._act = after, act
+
+    @property
+    def was_prompted(self) -> bool:
+        """Whether it has been done."""
+        return self._after <= 0
+
+    def fileno(self) -> int:
+        self._after -= 1
+        if self._after == 0:
+            self._act()
+        return super().fileno()
+
+
+@pytest.mark.parametrize("what", ["frame", "end", "frame and end"])
+@pytest.mark.parametrize("after", range(1, 5))
+def test_disturbed_hand_over(plane: SockmapPlane, after: int, what: str) -> None:
+    """What comes in the middle of a hand-over, a frame or the end of the stream, is neither lost nor forgotten: it is
+    not taken, or the kernel passes it on, or user space gets it."""
+    sent = GAME if "frame" in what else b""
+    with session(plane) as one:
+        one.pair.close()
+        client, server = one.ways()
+
+        def act() -> None:
+            one.client.sendall(sent)
+            if "end" in what:
+                one.client.shutdown(socket.SHUT_WR)
+
+        with Prompting(fileno=client.source.detach()) as source:
+            source.prompt(after, act)
+            try:
+                one.hand_over(Way(source, client.scanner), server)
+            except NotTaken:
+                assert source.recv(99) == sent
+                return
+            assert source.was_prompted
+            one.expect(one.server, sent)
+            if "end" in what:
+                one.expect_end(one.server)
+            one.server_sends(GAME)
+
+
+def test_disturbed_resumption(plane: SockmapPlane) -> None:
+    """A lane is not resumed when something comes meanwhile: that is user space's to pass on."""
+    with session(plane, resumes=False) as one:
+        one.pair.close()
+        client, server = one.ways()
+        with Prompting(fileno=server.source.detach()) as sink:
+            one.hand_over(client, Way(sink, server.scanner))
+            one.pair.stop()
+            one.client.sendall(GAME)
+            one.expect(one.server, GAME)
+            sink.prompt(1, lambda: one.client.sendall(GAME))
+            assert not one.to_server.resume()
+            assert sink.was_prompted
+            one.expect(one.server, GAME)
+            assert one.to_server.resume()
 
 
 def test_hand_over_while_frames_come(plane: SockmapPlane) -> None:
