@@ -144,6 +144,19 @@ def test_reserved_types(plane: SockmapPlane, type_: int) -> None:
             one.expect(one.server, GAME)
 
 
+@pytest.mark.parametrize("split", range(1, 6))
+def test_reserved_types_behind_a_split(plane: SockmapPlane, split: int) -> None:
+    """Of a frame whose type has not come yet nothing passes."""
+    bad = INT32.encode(b"\x01{}")
+    with session(plane, client_verdicts={0: Verdict.PASS}) as one:
+        one.client.sendall(GAME + bad[:split])
+        one.expect(one.server, GAME)
+        one.expect_nothing(one.server)
+        one.client.sendall(bad[split:])
+        one.until(lambda: one.to_server.scanner.stopped)
+        one.expect_nothing(one.server)
+
+
 def test_types_that_are_not_looked_at(plane: SockmapPlane) -> None:
     """Without verdicts all types pass."""
     burst = b"".join(INT32.encode(bytes([type_])) for type_ in range(256))
@@ -325,6 +338,25 @@ def test_hand_over_while_frames_come(plane: SockmapPlane) -> None:
             one.expect(one.server, b"".join(frames))
             one.until(lambda pair=pair: pair.from_client.frames == len(frames))
             pair.close()
+
+
+def test_late_events(plane: SockmapPlane) -> None:
+    """An event that is taken after the lane has gone from hand to hand takes nothing back."""
+    with session(plane) as one:
+        one.client.sendall(GAME[:2])
+        one.client.sendall(GAME[2:])
+        lane = one.to_server
+        lane.stop()
+        while lane.unread < len(GAME):
+            pass
+        assert lane.is_drained()
+        lane.sink.sendall(lane.scanner.scan(lane.read(99)))
+        assert lane.resume()
+        assert plane.take_stopped() == []
+        assert not lane.ours
+        one.client.sendall(GAME)
+        one.expect(one.server, GAME * 2)
+        assert lane.relayed == len(GAME)
 
 
 def test_events(plane: SockmapPlane) -> None:

@@ -61,7 +61,6 @@ class Lane:
         self._is_drained = False
         self._read = 0
         self._seen_begun = self._seen_bytes = 0
-        self._first_received = tcp.received(way.source).size
         self._first_bytes = 0
         self._first_written = tcp.written(sink)
 
@@ -112,15 +111,10 @@ class Lane:
         return is_drained
 
     def has_ended(self) -> bool:
-        """Whether the source's stream has ended and all of it was passed on or read."""
-        received = tcp.received(self.source)
-        if not received.ended or self.unread:
-            return False
-        if not self._is_taken:
-            return True
-        here = received.size - self._first_received - self._record.left
-        # A connection that both sides have ended is as closed as one that was reset, but for the byte of the end.
-        return here - self._record.bytes in (0, 1)
+        """Whether the source's stream has ended, and the kernel has passed all of it on or we have read what it left.
+        (The program is run for what comes before the lock is free, so there is never anything in between.) Of a source
+        that was not taken only :meth:`read` tells."""
+        return self._is_taken and tcp.received(self.source).ended and not self.unread
 
     def read(self, size: int) -> bytes:
         """Read from the source, while the lane is ours.

@@ -18,7 +18,7 @@ from gameproxy.relay.sockmap.layout import NEVER, Limit, Record
 from gameproxy.relay.sockmap.pair import Lane, Pair, Way
 from gameproxy.relay.sockmap.ring import RECORD_SIZE, Ring
 
-BACKLOG_MOST: Final = 262_144
+BACKLOG_MOST: Final = 1_048_576
 """Bytes that the kernel keeps for a slow reader, besides what TCP buffers, before it gives the lane back."""
 PAIRS_MOST: Final = 1 << 20
 """Most pairs that a plane can be made for."""
