@@ -62,6 +62,26 @@ def test_limits_that_only_count(plane: SockmapPlane) -> None:
         assert (one.to_server.frames_over, one.to_server.bytes_over) == (4, 6 * len(GAME) - 40)
 
 
+def test_extreme_limits(plane: SockmapPlane) -> None:
+    """A burst fits whole at any rate, and one more does not."""
+    for rate in (1e-9, 0.001, 1.0, 333.3):
+        with session(plane, resumes=False, **limited("frames", rate=rate, burst=1)) as one:
+            one.client.sendall(GAME)
+            one.expect(one.server, GAME)
+            one.client.sendall(GAME * 2)
+            one.until(lambda one=one: one.to_server.ours)
+    with session(plane, resumes=False, **limited("bytes", rate=0.001, burst=7000)) as one:
+        one.client.sendall(GAME * 700)
+        one.expect(one.server, GAME * 700)
+        one.client.sendall(GAME)
+        one.until(lambda: one.to_server.ours)
+    limits = {"frames": Limit(1e12, 1e12), "bytes": Limit(1e12, 1e12)}
+    with session(plane, limits=limits) as one:
+        one.client.sendall(GAME * 1000)
+        one.expect(one.server, GAME * 1000)
+        assert one.to_server.relayed == 1000 * len(GAME)
+
+
 def test_rates_near_the_limit(plane: SockmapPlane) -> None:
     """Who keeps to the limit is not stopped, however close to it."""
     with session(plane, **limited("frames", rate=2000.0, burst=1)) as one:

@@ -70,7 +70,7 @@ class Bucket(ctypes.Structure):
 
     def fill(self, limit: Limit) -> None:
         """Begin with the whole burst free."""
-        self.cost = max(1, min(round(_NS * _COST_UNITS / limit.rate), _LONGEST))
+        self.cost = max(1, min(round(_NS * _COST_UNITS / limit.rate), _LONGEST * _COST_UNITS))
         # Rounded up, so that the whole burst fits when each unit's cost was rounded.
         self.burst = min(-(-int(limit.burst * self.cost) // _COST_UNITS), _LONGEST)
         self.enforced = limit.enforced

@@ -99,8 +99,11 @@ class Lane:
         return self._record.left - self._read if self._is_taken else 0
 
     def is_drained(self) -> bool:
-        """Whether the sink's TCP has taken all that the kernel has passed on. Before that, nothing may be written to
-        the sink, as it would overtake that, and the sink may not be closed. ``False`` also if it cannot be told."""
+        """Whether the sink's TCP has taken all that the kernel has passed on.
+
+        To be asked, until it says so, before anything is written to the sink of a lane that is ours, which would
+        overtake that; and before the sink's stream is ended. ``False`` also if it cannot be told now.
+        """
         if self._is_drained:  # and since then only we have written
             return True
         written = tcp.written(self.sink)
@@ -132,26 +135,26 @@ class Lane:
 
     def stop(self) -> None:
         """Make the lane ours, from the next byte on."""
-        self._record.asked = 1
-        self.handed_back(None)
+        self._take(None)
 
     def look(self) -> bool:
         """Take the lane if the kernel has given it back, and say whether it has."""
-        record = self._record
-        if self.ours or not record.stopped or record.is_resuming:
+        why = self._record.stopped
+        if self.ours or not why or self._record.is_resuming:
             return False
-        self.handed_back(Stop(record.stopped))
+        self._take(Stop(why))
         return True
 
-    def handed_back(self, why: Stop | None) -> None:
-        """The kernel passes on no more."""
+    def _take(self, why: Stop | None) -> None:
         if self.ours:
             return
+        record = self._record
+        # Also if it has stopped by itself: should that be an old story, and the program going on, it stops now.
+        record.asked = 1
         with suppress(OSError):  # a socket that is closed, to which nothing can come any more
             tcp.received(self.source)  # takes the lock, so that what has begun has ended
         self.ours = True
         self.stopped = why
-        record = self._record
         begun, size = record.begun - self._seen_begun, record.bytes - self._seen_bytes
         self.scanner.skip(begun, size, record.remaining)
         self._seen_begun, self._seen_bytes = record.begun, record.bytes
@@ -174,9 +177,10 @@ class Lane:
         self._first_written, self._first_bytes = written, record.bytes
         record.is_based = 0
         record.resume_remaining = self.scanner.remaining
+        tcp.received(self.source)  # takes the lock: whoever sees what follows sees this
         record.resume_at = self._read
         record.asked = 0
-        tcp.received(self.source)  # takes the lock: from here on the program knows
+        tcp.received(self.source)  # and from here on the program sees that
         if record.left != self._read:
             record.resume_at = NEVER
             return False
@@ -190,7 +194,7 @@ class Lane:
 
     def let_go(self) -> None:
         """The record is about to be another's."""
-        self.handed_back(None)
+        self._take(None)
         self._record = Record.from_buffer_copy(self._record)
 
 

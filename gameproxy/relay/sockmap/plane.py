@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import struct
+from collections import deque
 from contextlib import suppress
 from socket import MSG_DONTWAIT, MSG_PEEK
 from typing import Final
@@ -63,7 +64,8 @@ class SockmapPlane:
             self._close_descriptors()
             raise
         self._records = (Record * places).from_buffer(memory)
-        self._free = list(range(places - 2, -2, -2))
+        # Those that have been free the longest are taken first.
+        self._free = deque(range(0, places, 2))
         self._lanes: dict[int, Lane] = {}
         self._pairs: dict[Pair, int] = {}
 
@@ -95,10 +97,10 @@ class SockmapPlane:
                 raise NotTaken("there is something to be read")
             if not way.scanner.holds_nothing:
                 raise NotTaken("the scanner holds something")
-        place = self._free[-1]
+        place = self._free[0]
         lanes = self._prepare(format, place, client, server, backlog_most)
         pair = Pair(*lanes, self._remove)
-        self._pairs[pair] = self._free.pop()
+        self._pairs[pair] = self._free.popleft()
         try:
             # All that a verdict needs is there before the first one.
             for offset, lane in enumerate(lanes):

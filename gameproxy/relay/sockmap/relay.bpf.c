@@ -255,13 +255,11 @@ static __always_inline void tell(struct lane *lane)
 
 static __always_inline int leave(struct lane *lane, __u32 size, __u32 why)
 {
-	if (why) {
+	lane->left += size; /* before user space can know of it */
+	if (why)
 		lane->stopped = why;
+	if (why || lane->untold)
 		tell(lane);
-	} else if (lane->untold) {
-		tell(lane);
-	}
-	lane->left += size;
 	return SK_PASS;
 }
 
