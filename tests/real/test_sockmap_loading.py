@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -98,6 +100,20 @@ def test_nothing_stays_open(plane: SockmapPlane) -> None:
     for _ in range(3):
         load(3).close()
     assert descriptors() == before
+
+
+def test_closed_pairs_are_forgotten(plane: SockmapPlane) -> None:
+    """Of a pair that is closed nothing is kept, also if it had just stopped."""
+    one = Session(plane)
+    one.client.sendall(GAME[:1])
+    while not one.to_server.unread:
+        pass
+    one.close()
+    lane = weakref.ref(one.to_server)
+    del one
+    gc.collect()
+    assert lane() is None
+    assert plane.take_stopped() == []
 
 
 def in_child(act: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -100,3 +101,35 @@ def test_as_the_scanner(
         assert getattr(lane.scanner.stopped, "body", None) == getattr(model.stopped, "body", None)
         with pytest.raises(BlockingIOError):
             one.server.recv(1, socket.MSG_DONTWAIT)
+
+
+VARINT = FrameFormat(length_bytes="varint", varint_bytes=10)
+LONG = FrameFormat(length_bytes=8, byte_order="little")
+
+
+@pytest.mark.parametrize(
+    ("format", "stream"),
+    [
+        (VARINT, b"\x85" + b"\x80" * 8 + b"\x02" + b"\x10" * 5),  # 2^64 + 5
+        (VARINT, b"\x85" + b"\x80" * 8 + b"\x01" + b"\x10" * 5),  # 2^63 + 5
+        (VARINT, b"\x85" + b"\x80" * 8 + b"\x00" + b"\x10" * 5),  # 5
+        (VARINT, b"\x85" + b"\x80" * 9 + b"\x10" * 5),  # no end
+        (replace(LONG, length_adjustment=6), b"\xff" * 8 + b"\x10" * 5),  # 2^64 + 5
+        (replace(LONG, length_adjustment=-9), b"\x08" + bytes(7) + b"\x10" * 5),  # -1
+        (replace(LONG, length_adjustment=1 << 40, max_frame=1 << 70), b"\xff" * 8 + b"\x10" * 5),
+        (replace(LONG, length_adjustment=-(1 << 63)), b"\x05" + bytes(6) + b"\x80" + b"\x10" * 5),
+        (replace(LONG, max_frame=1 << 70), b"\x05" + bytes(6) + b"\x80" + b"\x10" * 5),
+    ],
+)
+def test_large_numbers(plane: SockmapPlane, format: FrameFormat, stream: bytes) -> None:
+    """Where lengths, or what leads to them, exceed 64 bits, it is as the scanner says too."""
+    model = FrameScanner(format, None)
+    passed = bytes(model.scan(stream))
+    with session(plane, format, None, None) as one:
+        one.client.sendall(stream)
+        one.expect(one.server, passed)
+        if model.stopped is not None:
+            one.until(lambda: one.to_server.scanner.stopped)
+            assert one.to_server.relayed == 0
+        assert repr(one.to_server.scanner.stopped) == repr(model.stopped)
+        one.expect_nothing(one.server)

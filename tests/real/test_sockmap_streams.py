@@ -208,3 +208,27 @@ def test_reset_of_the_sink(plane: SockmapPlane) -> None:
         one.client.sendall(GAME)
         one.until(lambda: one.to_server.ours or one.to_server.relayed)
         assert not one.to_server.has_ended()
+
+
+def test_stop_is_final(plane: SockmapPlane) -> None:
+    """When a lane was stopped the kernel passes on nothing more, also when it was just at it."""
+    block = INT32.encode(b"") * 16_000  # which the program takes long to look at
+    with session(plane) as one:
+        receiver = Receiver(one.server)
+        sender = threading.Thread(
+            target=lambda: [one.client.sendall(block) for _ in range(150)], daemon=True
+        )
+        sender.start()
+        lane = one.to_server
+        while sender.is_alive():
+            one.pair.stop()
+            relayed = lane.relayed
+            for _ in range(20):
+                assert lane.relayed == relayed
+                one.step()
+            time.sleep(0.001)
+        one.client.shutdown(socket.SHUT_WR)
+        one.until(lambda: one.pumps[0].ended)
+        receiver.join(LONGEST_WAIT)
+        assert receiver.received == 150 * len(block)
+        assert lane.frames == 150 * 16_000

@@ -163,7 +163,7 @@ static long next_frame(__u32 index, struct scan *scan)
 				return 1;
 			group = field[i];
 			if (i == VARINT_MOST - 1 && group & 0x7e)
-				break; /* more than 64 bits */
+				group = 0x80; /* more than 64 bits */
 			value |= (__u64)(group & 0x7f) << 7 * i;
 			used = i + 1;
 		}
