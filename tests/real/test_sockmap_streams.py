@@ -213,22 +213,27 @@ def test_reset_of_the_sink(plane: SockmapPlane) -> None:
 def test_stop_is_final(plane: SockmapPlane) -> None:
     """When a lane was stopped the kernel passes on nothing more, also when it was just at it."""
     block = INT32.encode(b"") * 16_000  # which the program takes long to look at
+    rounds, delays = 150, random.Random(1)
     with session(plane) as one:
-        receiver = Receiver(one.server)
-        sender = threading.Thread(
-            target=lambda: [one.client.sendall(block) for _ in range(150)], daemon=True
-        )
-        sender.start()
+        go = threading.Barrier(2)
+
+        def play() -> None:
+            for _ in range(rounds):
+                go.wait(LONGEST_WAIT)
+                one.client.sendall(block)
+
+        Receiver(one.server)
+        threading.Thread(target=play, daemon=True).start()
         lane = one.to_server
-        while sender.is_alive():
-            one.pair.stop()
+        for number in range(1, rounds + 1):
+            go.wait(LONGEST_WAIT)
+            time.sleep(delays.uniform(0, 0.0006))
+            lane.stop()
             relayed = lane.relayed
-            for _ in range(20):
-                assert lane.relayed == relayed
-                one.step()
             time.sleep(0.001)
+            assert lane.relayed == relayed
+            size = number * len(block)
+            one.until(lambda size=size: lane.size == size and not lane.ours)
+        assert lane.frames == rounds * 16_000
         one.client.shutdown(socket.SHUT_WR)
         one.until(lambda: one.pumps[0].ended)
-        receiver.join(LONGEST_WAIT)
-        assert receiver.received == 150 * len(block)
-        assert lane.frames == 150 * 16_000
