@@ -39,17 +39,21 @@ class Load:
     :param body: bytes of each frame's body.
     :param connections: how many at once.
     :param under_way: bytes that each may have sent and not got back.
+    :param segment: most bytes of a segment (as on Ethernet, where frames do not end where buffers do); 0: any.
     """
 
     body: int
     connections: int
     under_way: int
+    segment: int = 0
 
 
 LOADS = {
     "64 B x 50, one at a time": Load(64, 50, 68),
     "64 B x 4, as many as go": Load(64, 4, 65_536),
+    "64 B x 4, as many as go, segments of 1448 bytes": Load(64, 4, 1 << 18, 1448),
     "16 KiB x 4, as many as go": Load(16_384, 4, 1 << 20),
+    "16 KiB x 4, as many as go, segments of 1448 bytes": Load(16_384, 4, 1 << 20, 1448),
 }
 
 
@@ -210,7 +214,11 @@ def generate(told: Connection) -> None:
         poll = select.epoll()
         sockets = {}
         for _ in range(load_.connections):
-            one = tuned(socket.create_connection(("127.0.0.1", port)))
+            one = socket.socket()
+            if load_.segment:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, load_.segment)
+            one.connect(("127.0.0.1", port))
+            tuned(one)
             sockets[one.fileno()] = [one, 0, b""]  # what is under way, and what is left of a block
             poll.register(one, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
         came, begun = 0, time.monotonic()
@@ -299,7 +307,7 @@ def main() -> None:
             added = medians[kind] - medians["none"]
             print(
                 f"  {kind:8} {statistics.median(rates[kind]):9.0f} round trips/s, "
-                f"{medians[kind]:6.1f} us of processor a round trip, {added:6.1f} added"
+                f"{medians[kind]:6.2f} us of processor a round trip, {added:6.2f} added"
             )
         frames = size / (load_.body + 4)
         print(
