@@ -21,9 +21,9 @@ import pytest
 from gameproxy.relay.sockmap import SockmapPlane, Unavailable, availability, load, why_not
 from gameproxy.relay.sockmap.image import SHIPPED, SOURCE, Image
 from gameproxy.relay.sockmap.layout import Record, Stop
+from tests.pages import DOCS, ROOT, blocks_of
 from tests.real.sockmap_rig import GAME, Session
 
-ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 CLANG = "14."
 """The compiler that made what is shipped; others make other instructions of the same source."""
@@ -114,6 +114,13 @@ def test_closed_pairs_are_forgotten(plane: SockmapPlane) -> None:
     gc.collect()
     assert lane() is None
     assert plane.take_stopped() == []
+
+
+def test_the_page(plane: SockmapPlane) -> None:
+    """The program that the documentation shows does what it says there."""
+    page = DOCS / "sockmap.md"
+    [block] = (one for one in blocks_of(page.read_text()) if one.language == "python")
+    exec(compile(block.text, page, "exec"), {"__name__": "page"})
 
 
 def in_child(act: Callable[[], None]) -> None:
