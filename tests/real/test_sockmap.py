@@ -240,6 +240,28 @@ def test_room(plane: SockmapPlane) -> None:
         small.close()
 
 
+@pytest.mark.parametrize("first", range(len(GAME)))
+def test_stop_after_a_resumption(plane: SockmapPlane, first: int) -> None:
+    """A lane that is taken again before anything has come stands where it stood, wherever in a frame that is."""
+    with session(plane, resumes=False) as one:
+        lane = one.to_server
+        one.client.sendall(GAME[:first])
+        one.until(lambda: tcp.received(lane.source).size == first)
+        one.pair.stop()
+        one.client.sendall(GAME[first : first + 1])  # the kernel's own state is old from here on
+        one.until(lambda: tcp.received(lane.source).size == first + 1)
+        one.until(lambda: not lane.unread and lane.is_drained())
+        for _ in range(2):
+            assert lane.resume() is lane.scanner.holds_nothing
+            one.pair.stop()
+        one.client.sendall(GAME[first + 1 : first + 2])
+        one.until(lambda: not lane.unread and lane.resume() is lane.scanner.holds_nothing)
+        one.client.sendall(GAME[first + 2 :] + GAME * 2)
+        one.expect(one.server, GAME * 3)
+        one.until(lambda: lane.frames == 3)
+        assert lane.scanner.stopped is None
+
+
 class Prompting(socket.socket):
     """A socket that does something when its descriptor is asked for a certain time: so a hand-over is disturbed at any
     of its steps."""

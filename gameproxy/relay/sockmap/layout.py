@@ -137,7 +137,7 @@ class Record(ctypes.Structure):
     @property
     def is_resuming(self) -> bool:
         """Whether the program will go on when something comes."""
-        return self.stopped != 0 and self.resume_at == self.left
+        return self.resume_at != NEVER
 
     def describe(self, format: FrameFormat, verdicts: Mapping[int, Verdict] | None) -> None:
         """Fill in what frames look like, and which may pass.

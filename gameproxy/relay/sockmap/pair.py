@@ -69,7 +69,6 @@ class Lane:
         """Frames that have passed whole, here and in the kernel."""
         record, scanner = self._record, self.scanner
         begun = scanner.frames + (scanner.remaining > 0) + record.begun - self._seen_begun
-        # A lane that was resumed is as the scanner left it, until something comes.
         is_here = self.ours or record.is_resuming
         return begun - ((scanner if is_here else record).remaining > 0)
 
@@ -156,8 +155,11 @@ class Lane:
         self.ours = True
         self.stopped = why
         begun, size = record.begun - self._seen_begun, record.bytes - self._seen_bytes
-        self.scanner.skip(begun, size, record.remaining)
+        # A lane that was resumed, and to which nothing has come since, is as the scanner left it.
+        remaining = self.scanner.remaining if record.is_resuming else record.remaining
+        self.scanner.skip(begun, size, remaining)
         self._seen_begun, self._seen_bytes = record.begun, record.bytes
+        record.resume_at = NEVER
 
     def resume(self) -> bool:
         """Make the lane the kernel's again, if nothing is under way here.
@@ -178,7 +180,8 @@ class Lane:
         record.is_based = 0
         record.resume_remaining = self.scanner.remaining
         tcp.received(self.source)  # takes the lock: whoever sees what follows sees this
-        record.resume_at = self._read
+        # Where nothing has been left the program goes on from its own state, which is the same.
+        record.resume_at = self._read if record.stopped else NEVER
         record.asked = 0
         tcp.received(self.source)  # and from here on the program sees that
         if record.left != self._read:
