@@ -166,6 +166,8 @@ class Database:
                 on_restored = restore(cursor)
             attempt = _attempt_undoably if writes else _attempt
             outcomes = [attempt(cursor, operation) for operation in operations]
+            # Until its answer is there nobody knows what is in the database: if it does not come, all is put right.
+            self._restored = False
             cursor.execute("COMMIT")
         except BaseException as error:
             # Closing undoes the transaction, and a fresh connection is what recovers from most troubles. But one that

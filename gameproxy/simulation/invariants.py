@@ -133,17 +133,20 @@ class LogEar:
         self._violated = violated
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        failure = event.get("log_failure")
+        failure, what = event.get("log_failure"), event.get("log_format")
+        if "failure" in event:
+            # Twisted's old way of logging: what is raised where a connection is accepted, for one.
+            failure, what = event["failure"], event.get("why")
         violated = self._violated()
         if violated is not None and isinstance(failure, Failure):
-            violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
+            violated(f"{what or 'failed'}: {failure.getErrorMessage()}")
 
 
 def connections_to(world: Simulation, server: str) -> int:
     """How many connections proxies have to a game server, or are making."""
-    places = world.execute("SELECT host, port FROM game_servers WHERE id = :id", id=server)
+    place = world.ledger.addresses[server]
     return sum(
-        socket.remote in places and not socket.closed
+        socket.remote == place and not socket.closed
         for proxy in world.proxies
         for socket in proxy.process.sockets.values()
     )
@@ -220,7 +223,7 @@ def _left_in_tables(world: Simulation) -> str | None:
     for server, pid in rows:
         if pid not in running:
             return f"game server {server} has a row and no process"
-    without_row = running - {pid for _, pid in rows}
+    without_row = running - {pid for _, pid in rows} - world.replacement.unknown.keys()
     return f"{len(without_row)} game servers run without a row" if without_row else None
 
 

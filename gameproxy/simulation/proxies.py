@@ -14,6 +14,7 @@ from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.ledger import WatchedFarm
+from gameproxy.simulation.lost_answers import connections_that_lose_answers
 from gameproxy.simulation.machines import Process
 from gameproxy.simulation.processes import SimProcesses
 from gameproxy.simulation.reactor import SimReactor
@@ -80,6 +81,12 @@ class SimProxy:
             ),
             control=False,
         )
+        store = self.service.farm._store
+        store.restore = world.replacement.heard(self, store.restore)
+        threads = self.database_threads
+        store._database._pool.connkw["factory"] = connections_that_lose_answers(
+            lambda: threads.fault_after()
+        )
         self.service.farm = cast(
             GameFarm, WatchedFarm(self.service.farm, world.ledger, lambda: world.kernel.now)
         )
@@ -91,17 +98,13 @@ class SimProxy:
         """End it as SIGKILL does."""
         if self.process.alive:
             self._world.ledger.proxy_died([session.id for session in self.service.sessions])
+            self._world.replacement.proxy_died(self.process.pid)
             self.process.end(by_signal=signal.SIGKILL)
 
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does: it drains."""
         stopped = self.service.stopService()
         stopped.addBoth(lambda _: self._world.write("stopped", self.process.name))
-
-    def lose_database_connection(self) -> None:
-        """Close it, as the farm does after most errors."""
-        pool = self.service.farm._store._database._pool
-        pool.disconnect(pool.connect())
 
     def heal(self) -> None:
         """Let nothing go wrong any more, and start it again if it was killed."""

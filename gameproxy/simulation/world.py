@@ -29,6 +29,7 @@ from gameproxy.simulation.proxies import FARM_ADDRESS
 from gameproxy.simulation.proxies import SimProxy as SimProxy
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
+from gameproxy.simulation.replacement import Replacement
 from gameproxy.simulation.settling import settle
 from gameproxy.simulation.stage import Stage, WorldFailed, with_tickets
 from gameproxy.simulation.stage import default_config as default_config
@@ -88,6 +89,7 @@ class Simulation(Stage):
         self.ledger = Ledger(
             self.violated, self._capacity_of, partial(connections_to, self), self.write
         )
+        self.replacement = Replacement(self)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -239,6 +241,11 @@ class Simulation(Stage):
         super().ban(player)
         self.write("ban", player)
         self.ledger.banned[player] = None
+
+    @property
+    def has_database(self) -> bool:
+        """Whether the farm's database is there: when it was deleted, proxies make another soon."""
+        return self.config.database_path.exists()
 
     def living_game_servers(self) -> list[SimReactor]:
         """The reactors of the game servers that run."""

@@ -109,6 +109,7 @@ class Rig:
             reactor,
             endpoints=[TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")],
             on_session_end=self._ended,
+            control=False,
         )
         self.proxy.startService()
         await self.proxy.started

@@ -310,7 +310,7 @@ def no_handshake_deadline(patch: MonkeyPatch) -> None:
     patch.setattr(ServerSide, "_too_late", does_nothing)
 
 
-@bug("A game server that cannot be reached is given up.", clients=3)
+@bug("A game server that cannot be reached is given up.")
 def no_connect_deadline(patch: MonkeyPatch) -> None:
     begin = ServerSide.__init__
 

@@ -172,7 +172,7 @@ class EarlyTests(ClientSideTestCase):
     @given(
         st.lists(st.binary(max_size=30).map(lambda b: b"\x10" + b)), st.lists(st.integers(1, 40))
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_is_kept_in_order(self, bodies: list[bytes], sizes: list[int]) -> None:
         """However the stream is cut, what is handed over is what came after AUTH, complete and in order."""
         self.connect()

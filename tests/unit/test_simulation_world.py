@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy.service import GameProxy
 from gameproxy.simulation.clients import Plan
 from gameproxy.simulation.world import Simulation, SimulationFailed
 
@@ -74,6 +77,23 @@ class WorldTests(SynchronousTestCase):
             sim.clients.batch(2)
             with pytest.raises(SimulationFailed, match="not within 1 s"):
                 sim.farm.assert_counts(connections=3, within=1)
+
+    def test_what_is_logged_as_a_failure(self) -> None:
+        """Fails the run, whichever way it is logged."""
+
+        def accept(proxy: GameProxy, wire: object) -> None:
+            raise ValueError("not let in")
+
+        def tell(proxy: GameProxy, wire: object) -> None:
+            Logger().failure("trouble", Failure(ValueError("not let in")))
+
+        for raises, words in ((accept, "failed: not let in"), (tell, "trouble: not let in")):
+            self.patch(GameProxy, "_accept", raises)
+            with Simulation(7, wall_budget=30) as sim:
+                sim.clients.batch(1)
+                with pytest.raises(SimulationFailed, match=words):
+                    sim.run_for(1)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_killed_and_restarted(self) -> None:
         """A proxy that is killed leaves nothing behind when it is there again."""
