@@ -43,7 +43,6 @@ from gameproxy.interfaces import (
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
-from gameproxy.proxied import HeaderCounts
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import PlaneUnavailable, Relays
 from gameproxy.server_side import Dialling, ServerSide
@@ -79,6 +78,7 @@ class GameProxy(Service):
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
+    :ivar headers: what has come to the ports of ``[proxy_protocol]``: a :class:`~gameproxy.proxied.HeaderCounts`.
     :raises ConfigurationError: a file that the configuration names cannot be used.
     """
 
@@ -123,6 +123,7 @@ class GameProxy(Service):
         with _naming():
             self._credentials = Credentials(config, reactor)
         self._doors = Doors(config, reactor, self.sessions, self._credentials, self._accept)
+        self.headers = self._doors.headers
         self._portal = portal or self._build_portal(checkers)
         disturbs = self._host.disturbs
         self.authenticator = CredAuthenticator(
@@ -190,11 +191,6 @@ class GameProxy(Service):
             proxies = await self.farm.proxies()
             if self.running:
                 self._control.open(proxies)
-
-    @property
-    def headers(self) -> HeaderCounts:
-        """What has come to the ports of ``[proxy_protocol]``."""
-        return self._doors.headers
 
     def reload_certificates(self) -> None:
         """Read the files of ``[tls]`` again: all new connections have what is in them, those that are there go on.
