@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from typing import Final
 
+from gameproxy.address_limits import AddressLimits
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.session import Session
 
@@ -22,15 +23,19 @@ class Admission:
 
     :param max_sessions: most sessions at once.
     :param max_unauthenticated: most of them that have not proved yet who they are.
+    :param addresses: what clients of one address may do; ``None``: all.
     """
 
-    def __init__(self, max_sessions: int, max_unauthenticated: int) -> None:
+    def __init__(
+        self, max_sessions: int, max_unauthenticated: int, addresses: AddressLimits | None = None
+    ) -> None:
         self._max_sessions = max_sessions
         self._max_unauthenticated = max_unauthenticated
         self._sessions: dict[str, Session] = {}
         self._unauthenticated: dict[str, None] = {}
         self._refused: dict[str, None] = {}
         self._expected = 0
+        self._addresses = addresses
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -77,13 +82,20 @@ class Admission:
 
         :return: why it must end at once, or ``None``.
         """
-        full = self._is_full()
+        refusal = self._refusal(session.peer.address)
         self._sessions[session.id] = session
-        if full:
+        if refusal is not None:
             self._refused[session.id] = None
-            return Refusal(CloseReason.PROXY_FULL, retry_after=FULL_RETRY_AFTER)
+            return refusal
         self._unauthenticated[session.id] = None
+        if self._addresses is not None:
+            self._addresses.enter(session)
         return None
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether those who are being refused are not too many to be told why."""
+        return len(self._refused) <= REFUSED_MAX
 
     def limits(self) -> dict[str, int]:
         """The limits, and how many sessions count for that of the unauthenticated."""
@@ -99,8 +111,16 @@ class Admission:
 
     def leave(self, session: str) -> None:
         """A session is over."""
-        for table in (self._sessions, self._unauthenticated, self._refused):
-            table.pop(session, None)
+        left = self._sessions.pop(session, None)
+        if left is not None and self._addresses is not None:
+            self._addresses.leave(left)
+        self._unauthenticated.pop(session, None)
+        self._refused.pop(session, None)
+
+    def _refusal(self, address: str) -> Refusal | None:
+        if self._is_full():
+            return Refusal(CloseReason.PROXY_FULL, retry_after=FULL_RETRY_AFTER)
+        return None if self._addresses is None else self._addresses.refusal(address)
 
     def _is_full(self) -> bool:
         return (

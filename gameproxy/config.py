@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -23,6 +21,10 @@ from pydantic import (
 )
 
 from gameproxy.certificates import expected_identity
+from gameproxy.config_limits import IdleLimitConfig as IdleLimitConfig
+from gameproxy.config_limits import LimitConfig as LimitConfig
+from gameproxy.config_limits import LimitsConfig as LimitsConfig
+from gameproxy.config_limits import SessionsLimitConfig as SessionsLimitConfig
 from gameproxy.config_problems import PLAINER, duplicates, invalid, read_document, toml_path
 from gameproxy.config_problems import ConfigError as ConfigError
 from gameproxy.config_problems import Place as Place
@@ -39,18 +41,17 @@ from gameproxy.config_values import (
     FilledText,
     Host,
     LengthBytes,
-    LimitMode,
     Listeners,
     Name,
     Networks,
     Port,
-    Rate,
     Relay,
     Seconds,
     Share,
     Text,
     network,
 )
+from gameproxy.config_values import Section as _Section
 from gameproxy.framing import FORMATS, FrameFormat
 
 OWN_FRAMES_NEED: Final = 512
@@ -58,10 +59,6 @@ OWN_FRAMES_NEED: Final = 512
 OWN_FRAMES_BEGIN: Final = 16
 """And bytes that it need not have more of: the proxy's shortest frames are little longer."""
 _SECTIONS_NOT_OFFERED: Final = ("admin",)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class ProxyConfig(_Section):
@@ -161,31 +158,6 @@ class SelectionConfig(_Section):
     attempts: Count = 3
     connect_timeout: Seconds = 2.0
     handshake_timeout: Seconds = 5.0
-
-
-class LimitConfig(_Section):
-    """One of ``[limits.NAME]``: ``rate`` is what may go on for ever, ``burst`` what may come at once."""
-
-    mode: LimitMode = "off"
-    rate: Rate | None = None
-    burst: Rate | None = None
-
-
-class IdleLimitConfig(_Section):
-    """``[limits.idle_seconds]``: ``rate`` is the seconds."""
-
-    mode: LimitMode = "off"
-    rate: Seconds | None = None
-
-
-class LimitsConfig(_Section):
-    """``[limits]``: how much a client may do."""
-
-    connections_per_second: LimitConfig = LimitConfig()
-    frames_per_second: LimitConfig = LimitConfig()
-    bytes_per_second: LimitConfig = LimitConfig()
-    sessions_per_address: LimitConfig = LimitConfig()
-    idle_seconds: IdleLimitConfig = IdleLimitConfig()
 
 
 class GameConfig(_Section):

@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -14,6 +14,12 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 NOT_OFFERED: Final = "this version does not offer it"
 _DATABASE: Final = re.compile(r"sqlite:///[^\0?#]*[^\0?#/]")
 _LISTENER_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,9})(?::|$)")
+
+
+class Section(BaseModel):
+    """A section of the configuration: what is in it has the type that it should have, and nothing else is."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 def _no_nul(value: str) -> str:
@@ -84,12 +90,6 @@ def _offered_relay(value: str) -> str:
     return value
 
 
-def _offered_mode(value: str) -> str:
-    if value != "off":
-        raise ValueError(f"{NOT_OFFERED}; use 'off'")
-    return value
-
-
 FROM_LIST: Final = Field(strict=False)
 """For a tuple in a strict model, which takes no list, though TOML has nothing else; the items stay strict."""
 
@@ -102,6 +102,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Annotated[float, Field(gt=0, le=1e15)]
+Burst = Annotated[float, Field(ge=1, le=1e15)]
+Factor = Annotated[float, Field(ge=1, le=1e6)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Listener = Annotated[str, AfterValidator(_listener)]
 Listeners = Annotated[tuple[Listener, ...], FROM_LIST]
@@ -113,7 +115,7 @@ Command = Annotated[tuple[Text, ...], FROM_LIST, AfterValidator(_command)]
 Database = Annotated[str, AfterValidator(_database)]
 Relay = Annotated[Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)]
 LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_look_alike)]
-LimitMode = Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)]
+LimitMode = Literal["off", "dry_run", "enforce"]
 
 
 def network(value: str) -> IPv4Network | IPv6Network:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
-from typing import overload
+from typing import NamedTuple, overload
 
 from gameproxy.frame_format import FORMATS, FrameError, FrameFormat, bad_length
 from gameproxy.messages import OWN_FRAME_MAX, RESERVED_BELOW
@@ -154,6 +154,15 @@ class Control:
     body: bytes = field(repr=False)
 
 
+class Mark(NamedTuple):
+    """Where a stream stands that is scanned: frames of which something has passed, bytes passed, and bytes of the last
+    of these frames that are still to come."""
+
+    begun: int
+    size: int
+    remaining: int
+
+
 def _is_collected(first: int, length: int, verdicts: Mapping[int, Verdict]) -> bool:
     """Whether a frame of a reserved type is to be collected, and does not pass.
 
@@ -206,6 +215,11 @@ class FrameScanner:
         self._missing = 0  # bytes of it still to come; 0: none is being collected
 
     @property
+    def begun(self) -> int:
+        """Frames of which something has passed."""
+        return self._begun
+
+    @property
     def frames(self) -> int:
         """Frames that have passed whole."""
         return self._begun - (self.remaining > 0)
@@ -233,6 +247,15 @@ class FrameScanner:
         self._begun += begun
         self.size += size
         self.remaining = remaining
+
+    def mark(self) -> Mark:
+        """Where the stream stands now, for :meth:`stop_at`."""
+        return Mark(self._begun, self.size, self.remaining)
+
+    def stop_at(self, mark: Mark, error: FrameError) -> None:
+        """Stop the scan as at a bad frame, where the stream stood before the last chunk: it does not pass after all."""
+        self._begun, self.size, self.remaining = mark.begun, mark.size, mark.remaining
+        self.stopped = error
 
     @overload
     def scan(self, data: bytes) -> bytes: ...

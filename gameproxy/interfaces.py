@@ -301,11 +301,13 @@ class Outcome:
 
     :param message: for people.
     :param ban_for: seconds for which the game server wants the player banned, or ``None``.
+    :param limit: the name of the limit that the client broke by what it sent, or empty.
     """
 
     reason: CloseReason
     message: str
     ban_for: float | None = None
+    limit: str = ""
 
 
 class Relay(ABC):
@@ -350,6 +352,7 @@ class SessionRecord:
     started_at: float
     ended_at: float
     traffic: Traffic
+    limit: str = ""
 
 
 class Surroundings(Protocol):

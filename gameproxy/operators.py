@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from gameproxy.admission import Admission
 from gameproxy.farm import GameFarm, StoreError, StoreUnavailable
+from gameproxy.limit_counts import LimitCounts
 from gameproxy.metrics import by_relay, by_state
 from gameproxy.reasons import CloseReason, Refusal
 
@@ -18,11 +19,13 @@ class Operators:
     """Answers them.
 
     :param sessions: those of this proxy.
+    :param counts: of the limits that were broken.
     """
 
-    def __init__(self, sessions: Admission, farm: GameFarm) -> None:
+    def __init__(self, sessions: Admission, farm: GameFarm, counts: LimitCounts) -> None:
         self._sessions = sessions
         self._farm = farm
+        self._counts = counts
 
     def answer(self, request: Mapping[str, object]) -> Deferred[dict[str, object]]:
         """Answer ``{"ask": "status"}``, ``{"ask": "start", "game"}`` or ``{"ask": "stop", "server"}``.
@@ -49,7 +52,7 @@ class Operators:
                 "by_state": by_state(self._sessions),
                 "by_relay": by_relay(self._sessions),
             },
-            "limits": self._sessions.limits(),
+            "limits": self._sessions.limits() | self._counts.numbers(),
         }
 
 

@@ -22,6 +22,7 @@ from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError,
 from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientSide, EarlyBytes, idle_time
 from gameproxy.config import Config
+from gameproxy.config_problems import ConfigurationError as ConfigurationError
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
 from gameproxy.doors import Doors, address_of
@@ -41,6 +42,7 @@ from gameproxy.interfaces import (
     Slot,
 )
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
+from gameproxy.limits import Limits
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
 from gameproxy.reasons import CloseReason, Refusal
@@ -55,10 +57,6 @@ KEYS_KEPT: Final = 1024
 """Derived keys of game servers that are kept: each session needs one."""
 LAST_WORDS_TIME: Final = 5.0
 """Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
-
-
-class ConfigurationError(Exception):
-    """The proxy cannot run so; the text says what to do."""
 
 
 class GameProxy(Service):
@@ -78,6 +76,7 @@ class GameProxy(Service):
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
+    :ivar limits: what clients may do, and how often they did more.
     :ivar headers: what has come to the ports of ``[proxy_protocol]``: a :class:`~gameproxy.proxied.HeaderCounts`.
     :raises ConfigurationError: a file that the configuration names cannot be used.
     """
@@ -104,7 +103,9 @@ class GameProxy(Service):
         self.clock = reactor
         self.games = config.game_names
         self.auth_timeout = config.auth.timeout
-        self.sessions = Admission(config.proxy.max_sessions, config.proxy.max_unauthenticated)
+        self.limits = Limits(config.limits, reactor)
+        bounds = config.proxy.max_sessions, config.proxy.max_unauthenticated
+        self.sessions = Admission(*bounds, self.limits.addresses)
         self._config = config
         self._reactor = reactor
         self._entropy = entropy
@@ -144,12 +145,12 @@ class GameProxy(Service):
             secure=self._credentials.towards,
         )
         with _naming("proxy.relay"):
-            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs)
+            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs, self.limits.relay)
         derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
         self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
         if control:
-            answer = Operators(self.sessions, self.farm).answer
+            answer = Operators(self.sessions, self.farm, self.limits.counts).answer
             self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
 
     # The service's life
@@ -287,6 +288,7 @@ class GameProxy(Service):
         """A session is over."""
         self.sessions.leave(record.session)
         self.metrics.session_ended(record)
+        self.limits.session_ended(record, self.farm)
         self.log.info(
             "Session {session} from {address} ended: {reason}"
             " (player {player!r}, game server {server!r}, {seconds:.3f} s){why}",
@@ -319,6 +321,8 @@ class GameProxy(Service):
         session.inputs.start()
         if refusal is not None:
             session.inputs.end(refusal)
+            if not self.sessions.can_tell:
+                wire.abort()
             return
         allowed = self.farm.check_address(session.peer.address)
         allowed.addErrback(self._not_allowed, session)

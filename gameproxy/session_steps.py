@@ -111,6 +111,7 @@ class SessionSteps:
         self._reason = CloseReason.INTERNAL
         self._message = ""
         self._detail = ""
+        self._limit = ""
         self._still_open = 2  # the client's connection, and the slot
 
     def expect(self) -> IDelayedCall:
@@ -198,6 +199,7 @@ class SessionSteps:
         if outcome.ban_for is not None and self.slot is not None and self.player is not None:
             reason, actor = outcome.message[:BAN_REASON_MAX], f"game server {self.slot.server}"
             self._try(self._around.farm.ban, self.player, outcome.ban_for, reason, actor)
+        self._limit = outcome.limit
         self._conclude(outcome.reason, outcome.message, self._attempt)
 
     def doubt(self) -> None:
@@ -220,6 +222,7 @@ class SessionSteps:
                 started_at=self._started_at,
                 ended_at=self._around.clock.seconds(),
                 traffic=self.relay.traffic if self.relay else Traffic(),
+                limit=self._limit,
             )
         )
 

@@ -2,6 +2,14 @@
 
 from gameproxy.relay.choice import PlaneUnavailable, Relays
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.meter import RelayLimits
 from gameproxy.relay.transport import TransportRelay
 
-__all__ = ["EpollPlane", "EpollRelay", "PlaneUnavailable", "Relays", "TransportRelay"]
+__all__ = [
+    "EpollPlane",
+    "EpollRelay",
+    "PlaneUnavailable",
+    "RelayLimits",
+    "Relays",
+    "TransportRelay",
+]

@@ -8,6 +8,7 @@ from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome, Reactor, Relay
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.meter import NO_LIMITS, RelayLimits
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
@@ -22,6 +23,7 @@ class Relays:
 
     :param section: names the plane. By ``auto`` and ``epoll`` a session's frames move on the epoll plane if that takes
         both its connections, else by Twisted's transports.
+    :param limits: what clients may send.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
 
@@ -31,11 +33,13 @@ class Relays:
         reactor: Reactor,
         dialect: Dialect,
         disturbs: Disturbs = never,
+        limits: RelayLimits = NO_LIMITS,
     ) -> None:
         self._dialect = dialect
         self._reactor = reactor
         self._stall_timeout = section.stall_timeout
         self._disturbs = disturbs
+        self._limits = limits
         self._plane = EpollPlane(reactor) if section.relay != "transport" else None
         if section.relay == "epoll" and not EpollPlane.works_with(reactor):
             raise PlaneUnavailable("'epoll' needs Linux and a reactor that watches descriptors")
@@ -45,7 +49,14 @@ class Relays:
 
         :param on_end: called once, when both connections are being ended.
         """
-        around = self._dialect, self._reactor, self._stall_timeout, on_end, self._disturbs
+        around = (
+            self._dialect,
+            self._reactor,
+            self._stall_timeout,
+            on_end,
+            self._disturbs,
+            self._limits,
+        )
         plane = self._plane
         if plane is not None and plane.takes(client.wire, server.wire):
             return EpollRelay(plane, client, server, *around)

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome
 from gameproxy.relay.lane import Lane
+from gameproxy.relay.meter import NO_LIMITS, RelayLimits
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side, Wire
@@ -154,7 +155,7 @@ class DirectEnd:
         self._receive = handle.recv_into
         self._send = self._sink_transport.socket.send
         self._scanner = lane.scanner
-        self._scan = lane.scanner.scan
+        self._scan = lane.scan
 
     @property
     def is_direct(self) -> bool:
@@ -233,8 +234,9 @@ class EpollRelay(TransportRelay):
         stall_timeout: float,
         on_end: Callable[[Outcome], None],
         disturbs: Disturbs = never,
+        limits: RelayLimits = NO_LIMITS,
     ) -> None:
-        super().__init__(client, server, dialect, clock, stall_timeout, on_end, disturbs)
+        super().__init__(client, server, dialect, clock, stall_timeout, on_end, disturbs, limits)
         self._ends = (
             DirectEnd(on, self._client, self._from_client, self._server),
             DirectEnd(on, self._server, self._from_server, self._client),

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from gameproxy.framing import Control, FrameError
+from gameproxy.relay.meter import Meter, Scan
 from gameproxy.wire import Side, StallWatch, Wire
 
 
@@ -44,12 +45,20 @@ class Lane:
     """One direction: holds the wire of its source, and is the producer of its sink.
 
     :param relay: is told of its end.
+    :param meter: scans in place of the scanner, and sees whether it is too much.
     :ivar source: pauses while the sink is slow. A plane that reads in place of the wire puts itself here.
     :ivar scanner: what has passed, and what stopped it.
+    :ivar scan: scans what comes.
     """
 
     def __init__(
-        self, relay: Ends, source: Side, sink: Wire, clock: IReactorTime, stall_timeout: float
+        self,
+        relay: Ends,
+        source: Side,
+        sink: Wire,
+        clock: IReactorTime,
+        stall_timeout: float,
+        meter: Meter | None = None,
     ) -> None:
         self._relay = relay
         self._wire = source.wire
@@ -60,6 +69,13 @@ class Lane:
         self._stall_watch: StallWatch | None = None
         self.source: Source = source.wire
         self.scanner = source.scanner
+        self._meter = meter
+        self.scan: Scan = source.scanner.scan if meter is None else meter.scan
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether nothing is read, as the sink has enough."""
+        return self._stall_watch is not None
 
     def connect(self) -> None:
         """Receive what the source sends from now on, and be told when the sink is slow."""
@@ -87,7 +103,7 @@ class Lane:
     # What the source's wire calls
 
     def data_received(self, data: bytes) -> None:
-        self._pass_on(self.scanner.scan(data))
+        self._pass_on(self.scan(data))
 
     def stream_ended(self) -> None:
         self._relay.source_ended(self)
@@ -100,9 +116,13 @@ class Lane:
             self._stall_watch = StallWatch(
                 self._clock, self._sink, self._stall_timeout, self._stalled
             )
+            if self._meter is not None:
+                self._meter.pause()
 
     def resumeProducing(self) -> None:
         self._stop_watching()
+        if self._meter is not None:
+            self._meter.resume()
         self.source.resume()
 
     def stopProducing(self) -> None:

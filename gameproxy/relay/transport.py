@@ -18,6 +18,7 @@ from gameproxy.interfaces import Outcome, Relay, Traffic
 from gameproxy.messages import BadMessage, FrameType, decode_kick, decode_notice
 from gameproxy.reasons import ADVICE, CloseReason
 from gameproxy.relay.lane import Lane
+from gameproxy.relay.meter import NO_LIMITS, Exceeded, IdleWatch, RelayLimits
 from gameproxy.sites import RELAY_SMALL_BUFFERS, Disturbs, never
 from gameproxy.wire import Side, Wire
 
@@ -31,6 +32,7 @@ class TransportRelay(Relay):
     :param stall_timeout: seconds for which a side may take nothing while more waits for it.
     :param on_end: called once, with why. Both connections are being ended then.
     :param disturbs: asked at its site.
+    :param limits: what the client may send.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class TransportRelay(Relay):
         stall_timeout: float,
         on_end: Callable[[Outcome], None],
         disturbs: Disturbs = never,
+        limits: RelayLimits = NO_LIMITS,
     ) -> None:
         self._dialect = dialect
         self._stall_timeout = stall_timeout
@@ -52,7 +55,11 @@ class TransportRelay(Relay):
         if disturbs(RELAY_SMALL_BUFFERS):
             self._client.keep_little(SMALL_BUFFER)
             self._server.keep_little(SMALL_BUFFER)
-        self._from_client = Lane(self, client, server.wire, clock, stall_timeout)
+        self._clock = clock
+        self._limits = limits
+        self._idle_watch: IdleWatch | None = None
+        meter = limits.meter(client.scanner)
+        self._from_client = Lane(self, client, server.wire, clock, stall_timeout, meter)
         self._from_server = Lane(self, server, client.wire, clock, stall_timeout)
 
     @property
@@ -69,12 +76,18 @@ class TransportRelay(Relay):
         self._from_server.scanner.verdicts = self._dialect.server_verdicts
         self._from_client.connect()
         self._from_server.connect()
+        if self._limits.idle is not None:
+            idle, sent = self._limits.idle, self._sent_by_client
+            self._idle_watch = IdleWatch(self._clock, idle, sent, self._client_idle)
         self._from_client.begin()
         self._from_server.begin()
 
     def close(self, reason: CloseReason, message: str) -> None:
+        self._end_both(reason, message)
+
+    def _end_both(self, reason: CloseReason, message: str, limit: str = "") -> None:
         last_words = self._dialect.close(reason, message)
-        self._finish(Outcome(reason, message), last_words, last_words)
+        self._finish(Outcome(reason, message, limit=limit), last_words, last_words)
 
     # What the lanes call
 
@@ -95,6 +108,9 @@ class TransportRelay(Relay):
 
     def scan_stopped(self, lane: Lane, stopped: Control | FrameError) -> None:
         """A side sent a frame for the proxy, or a bad one."""
+        if isinstance(stopped, Exceeded):
+            self._end_both(CloseReason.LIMIT_EXCEEDED, _sentence(stopped), stopped.limit)
+            return
         try:
             if isinstance(stopped, FrameError):
                 raise stopped
@@ -105,7 +121,16 @@ class TransportRelay(Relay):
             else:
                 self._server_kicks(stopped.body)
         except (FrameError, BadMessage) as error:
-            self.close(CloseReason.PROTOCOL_ERROR, _capital(error))
+            self.close(CloseReason.PROTOCOL_ERROR, _sentence(error))
+
+    def _sent_by_client(self) -> int | None:
+        return None if self._from_client.is_slow else self.traffic.client_bytes
+
+    def _client_idle(self) -> None:
+        self._limits.counts.count("idle_seconds")
+        if self._limits.idle_enforced:
+            message = f"Nothing was sent for {self._limits.idle:g} s. Connect again."
+            self.close(CloseReason.IDLE, message)
 
     def _client_closes(self, body: bytes) -> None:
         message = decode_notice(body[1:]).message
@@ -140,6 +165,8 @@ class TransportRelay(Relay):
         if self._ended:
             return
         self._ended = True
+        if self._idle_watch is not None:
+            self._idle_watch.cancel()
         to_server = self._from_client.let_go(to_server)
         to_client = self._from_server.let_go(to_client)
         # A game server that was told, or has said it, closes by itself.
@@ -157,6 +184,6 @@ class TransportRelay(Relay):
         self._on_end(outcome)
 
 
-def _capital(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."
