@@ -44,6 +44,7 @@ from gameproxy.config_values import (
     Seconds,
     Share,
     Text,
+    is_loopback,
 )
 from gameproxy.framing import FORMATS, FrameFormat
 
@@ -51,7 +52,7 @@ OWN_FRAMES_NEED: Final = 512
 """Bytes that a body must be able to have for the proxy's own frames to fit."""
 OWN_FRAMES_BEGIN: Final = 16
 """And bytes that it need not have more of: the proxy's shortest frames are little longer."""
-_SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol", "admin")
+_SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol")
 
 
 class _Section(BaseModel):
@@ -182,6 +183,30 @@ class LimitsConfig(_Section):
     idle_seconds: IdleLimitConfig = IdleLimitConfig()
 
 
+class AdminConfig(_Section):
+    """``[admin]``: where monitoring and operators' programs ask. An empty ``listen`` turns it off."""
+
+    listen: Text = ""
+    token_file: FilledText = "admin.token"  # noqa: S105 - the name of a file
+    public: bool = False
+
+    @model_validator(mode="after")
+    def _is_private(self) -> AdminConfig:
+        if self.listen and not self.public and not is_loopback(self.listen):
+            message = (
+                "must be on this machine alone, as 'tcp:9180:interface=127.0.0.1' or 'unix:admin.sock'; "
+                "or say public = true"
+            )
+            raise invalid([(("listen",), message)])
+        return self
+
+
+class LogConfig(_Section):
+    """``[log]``: what is logged, for programs. An empty ``json_file`` turns it off, ``-`` is the standard output."""
+
+    json_file: Text = ""
+
+
 class GameConfig(_Section):
     """One of ``[[games]]``: a game whose game servers the proxy starts."""
 
@@ -226,6 +251,8 @@ class Config(_Section):
     auth: AuthConfig = AuthConfig()
     selection: SelectionConfig = SelectionConfig()
     limits: LimitsConfig = LimitsConfig()
+    admin: AdminConfig = AdminConfig()
+    log: LogConfig = LogConfig()
     games: Annotated[tuple[GameConfig, ...], FROM_LIST] = ()
     servers: Annotated[tuple[ServerConfig, ...], FROM_LIST] = ()
     folder: Path = Path()

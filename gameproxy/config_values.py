@@ -12,6 +12,11 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 NOT_OFFERED: Final = "this version does not offer it"
 _DATABASE: Final = re.compile(r"sqlite:///[^\0?#]*[^\0?#/]")
+_LOOPBACK: Final = re.compile(
+    r"unix:.+|tcp6?:(?:port=)?[0-9]{1,5}:(?:backlog=[0-9]+:)?interface="
+    r"(?:127(?:\.[0-9]{1,3}){3}|(?:\\:){2}1)(?::backlog=[0-9]+)?",
+    re.DOTALL,
+)
 _LISTENER_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,9})(?::|$)")
 
 
@@ -105,6 +110,11 @@ Database = Annotated[str, AfterValidator(_database)]
 Relay = Annotated[Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)]
 LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_look_alike)]
 LimitMode = Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)]
+
+
+def is_loopback(description: str) -> bool:
+    """Whether only programs on this machine can reach what listens there. What is not known to be so is not."""
+    return bool(_LOOPBACK.fullmatch(description))
 
 
 def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:

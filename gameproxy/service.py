@@ -16,11 +16,13 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gameproxy.admin import Watch
 from gameproxy.admission import Admission, TooFewDescriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
 from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, idle_time, peer_of
 from gameproxy.config import Config
+from gameproxy.config_problems import ConfigurationError as ConfigurationError
 from gameproxy.config_values import listening_endpoint
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
@@ -39,21 +41,20 @@ from gameproxy.interfaces import (
     Slot,
 )
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
+from gameproxy.listening import address_of, raise_now
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import TransportRelay
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
+from gameproxy.session_log import SessionLog
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
 LAST_WORDS_TIME: Final = 5.0
 """Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
-
-
-class ConfigurationError(Exception):
-    """The proxy cannot run so; the text says what to do."""
 
 
 class GameProxy(Service):
@@ -108,9 +109,11 @@ class GameProxy(Service):
         self._host = host or Host()
         self._format = config.framing.frame_format
         self._dialect = Dialect(config.dialect.client, self._format)
-        self._all_early = EarlyBytes()
+        self.early_bytes = EarlyBytes()
+        self._session_log = SessionLog(reactor)
         self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
+        self._serves = False
         self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
@@ -134,9 +137,11 @@ class GameProxy(Service):
         )
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
         self._control: ControlSocket | None = None
+        operators = Operators(self.sessions, self.farm, reactor)
         if control:
-            answer = Operators(self.sessions, self.farm).answer
-            self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
+            database = config.database_path
+            self._control = ControlSocket(reactor, database, self.farm.proxy, operators.answer)
+        self._watch = Watch(config, reactor, entropy, self, operators)
 
     # The service's life
 
@@ -155,11 +160,13 @@ class GameProxy(Service):
         endpoints = self._endpoints
         if endpoints is None:
             endpoints = list(self._named_endpoints())
-        factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
+        factory = ClientFactory(self._reactor, self._has_room, self._accept)
         for endpoint in endpoints:
             listening = endpoint.listen(factory).addCallback(self.ports.append)
-            _raise_now(listening)
+            raise_now(listening)
             self._listening.append(listening)
+        self._listening.append(self._watch.start())
+        raise_now(self._listening[-1])
 
     def startService(self) -> None:
         """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
@@ -206,6 +213,8 @@ class GameProxy(Service):
             self._control.close()
         await self.farm.stop()
         await self._hashing.stop()
+        self._session_log.flush()
+        await self._watch.stop()
 
     async def _drain(self) -> None:
         """Wait until there are no sessions; end them when the grace is over."""
@@ -235,8 +244,9 @@ class GameProxy(Service):
         self.log.info(
             "gameproxy serves {games} at {addresses}.",
             games=", ".join(self.games),
-            addresses=", ".join(_address(port) for port in self.ports),
+            addresses=", ".join(address_of(port) for port in self.ports),
         )
+        self._serves = True
         self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
@@ -265,36 +275,41 @@ class GameProxy(Service):
         """A session has proved who it is."""
         self.sessions.identified(session)
 
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """A session has come through a part of its way."""
+        self.metrics.phases[phase].add(seconds)
+
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.sessions.leave(record.session)
         self.metrics.session_ended(record)
-        self.log.info(
-            "Session {session} from {address} ended: {reason}"
-            " (player {player!r}, game server {server!r}, {seconds:.3f} s){why}",
-            session=record.session,
-            address=record.peer.address,
-            reason=record.reason.value,
-            player=record.player,
-            server=record.server,
-            why=f" {record.detail!r}" if record.detail else "",
-            seconds=record.ended_at - record.started_at,
-            record=record,
-        )
+        self._session_log.ended(record)
         if self._on_session_end is not None:
             try:
                 self._on_session_end(record)
             except Exception:
-                self.log.failure(
-                    "on_session_end raised for session {session}", session=record.session
-                )
+                self._session_log.not_told(record, Failure())
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
+
+    @property
+    def hindrance(self) -> str:
+        """Why no new clients are served, in a word; empty when they are."""
+        if self._stopped is not None:
+            return "draining"
+        return "" if self._serves else "starting"
+
+    def _has_room(self) -> bool:
+        if self.sessions.has_room():
+            return True
+        self.metrics.turned_away += 1
+        self._session_log.turned_away()
+        return False
 
     def _accept(self, wire: Wire) -> None:
         """A client has connected."""
         wire.keep_alive(idle_time(self._entropy), self._config.proxy.stall_timeout)
-        client = ClientSide(wire, self._format, self._dialect, self._all_early)
+        client = ClientSide(wire, self._format, self._dialect, self.early_bytes)
         id = self._entropy(SESSION_ID_BYTES).hex()
         session = client.session = Session(id, peer_of(wire.transport), client, self)
         refusal = self.sessions.enter(session)
@@ -382,18 +397,3 @@ def _naming(place: str, file: Path) -> Iterator[None]:
         yield
     except (KeyFileError, PasswordFileError) as error:
         raise ConfigurationError(f"{place}: {file} {error}") from error
-
-
-def _address(port: IListeningPort) -> str:
-    """Where it listens, for people."""
-    address = port.getHost()
-    host, number = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{number}"
-
-
-def _raise_now(listening: Deferred[None]) -> None:
-    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
-    if listening.called and isinstance(listening.result, Failure):
-        failure = listening.result
-        listening.addErrback(lambda _: None)  # it is told
-        failure.raiseException()

@@ -207,7 +207,7 @@ class NotOffered(SynchronousTestCase):
 
     def test_sections(self) -> None:
         """Sections that are defined elsewhere are refused, empty or not."""
-        for name in ("tls", "proxy_protocol", "admin"):
+        for name in ("tls", "proxy_protocol"):
             self.assertEqual(problems_of(f"[{name}]"), [(name, NOT_OFFERED)])
             self.assertEqual(problems_of(f"[{name}]\na = 1"), [(name, NOT_OFFERED)])
 
