@@ -24,15 +24,17 @@ TEXT_MAX: Final = 4096
 KEYS_MAX: Final = 64
 """Keys of one event at most."""
 STANDARD_OUTPUT: Final = "-"
-_OWN: Final = ("time", "level", "namespace", "message", "failure", "why")
-"""Keys that events cannot set; ``why`` is a part of the message."""
+_OWN: Final = ("time", "level", "namespace", "message", "failure")
+"""Keys that events cannot set."""
+_NOT_WANTED: Final = ("why", "system", "format", "isError")
+"""A part of the message, and what observers of Twisted's old kind add to events."""
 
 
 def json_line(event: LogEvent) -> str:
     """An event as a line of ASCII.
 
-    ``time`` (RFC 3339), ``level``, ``namespace``, ``message``; ``failure``, a traceback, if there is one; and all values
-    of its own that are texts, numbers, booleans or null.
+    It has ``time`` (RFC 3339), ``level``, ``namespace`` and ``message``; ``failure``, a traceback, if there is one; and
+    all values of its own that are texts, numbers, booleans or null.
     """
     time = datetime.fromtimestamp(float(event.get("log_time", 0.0)), UTC)
     line: dict[str, object] = {
@@ -45,7 +47,7 @@ def json_line(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         line["failure"] = failure.getTraceback()[-TEXT_MAX:]
     for name, value in list(event.items())[:KEYS_MAX]:
-        if name.startswith("log_") or name in _OWN:
+        if name.startswith("log_") or name in (*_OWN, *_NOT_WANTED):
             continue
         if isinstance(value, str):
             line[name] = str(value)[:TEXT_MAX]

@@ -40,7 +40,7 @@ class SparingLog:
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
 
-    def emit(self, kind: str, level: LogLevel, format: str, **values: object) -> None:
+    def emit(self, kind: str, level: LogLevel, format: str, /, **values: object) -> None:
         """Log a line, now or later, or count it.
 
         :param kind: a word of the program's, never of somebody else's: what is known of each is kept.
@@ -48,8 +48,8 @@ class SparingLog:
         """
         now = self._clock.seconds()
         found = self._kinds.get(kind)
-        # A clock that was set back must not keep a kind quiet.
-        if found is None or (found.later is None and not 0 <= found.quiet_until - now <= PAUSE):
+        # A clock that was set back must not keep a kind quiet for long.
+        if found is None or (found.later is None and not 0 < found.quiet_until - now < 2 * PAUSE):
             self._kinds[kind] = _Kind(now + PAUSE)
             self._log.emit(level, format, **values)
             return

@@ -204,7 +204,7 @@ def _of_setup(reading: Reading) -> Iterator[Metric]:
 
 
 def _add(metric: HistogramMetricFamily, labels: tuple[str, ...], durations: Durations) -> None:
-    bounds = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
+    bounds = [*map(str, BOUNDS), "+Inf"]
     buckets = list(zip(bounds, accumulate(durations.counts), strict=True))
     metric.add_metric(labels, buckets, durations.total)
 
