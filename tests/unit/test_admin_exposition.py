@@ -271,7 +271,7 @@ def test_dashboard_shows_all() -> None:
 def test_page() -> None:
     """The page names each metric, with its labels, and no other."""
     page = (DOCS / "operating.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `((?:gameproxy|process)_\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `((?:gameproxy|process)_\w+)` \|([^|]*)\|", page, re.MULTILINE))
     wanted = {}
     for family in families(NOTHING).values():
         name = f"{family.name}_total" if family.type == "counter" else family.name
