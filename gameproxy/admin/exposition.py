@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from gameproxy import __version__
+from gameproxy.admin.process import ProcessReading
 from gameproxy.admin.tally import SessionTally
 from gameproxy.auth.authenticator import MECHANISMS, RESULTS
 from gameproxy.farm.counts import BAN_KINDS, SERVER_STATES, FarmCounts
@@ -52,6 +53,7 @@ class Reading:
     :param outcomes: how often each mechanism had each result.
     :param early: bytes that are kept of what came early, and how many may be.
     :param limits: of admission, and how many sessions count for that of the unauthenticated.
+    :param process: what all of it takes of the machine.
     :param farm: ``None`` when the database gives no answer.
     """
 
@@ -64,6 +66,7 @@ class Reading:
     turned_away: int
     early: tuple[int, int]
     limits: dict[str, int]
+    process: ProcessReading
     farm: FarmCounts | None
 
 
@@ -74,7 +77,6 @@ class Exposition(Collector):
         self._registry = CollectorRegistry()
         self._reading: Reading | None = None
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def text(self, reading: Reading) -> bytes:
         """The text of one scrape."""
@@ -99,6 +101,7 @@ class Exposition(Collector):
         yield from _of_setup(self._reading)
         yield from _of_bounds(self._reading)
         yield from _of_farm(self._reading)
+        yield from _of_process(self._reading.process)
 
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -299,4 +302,19 @@ def _of_farm(reading: Reading) -> Iterator[Metric]:
         "gameproxy_farm_sessions_relayed",
         "Sessions that have begun to relay since the farm was made, at all proxies.",
         farm.relayed,
+    )
+
+
+def _of_process(process: ProcessReading) -> Iterator[Metric]:
+    yield _counter(
+        "process_cpu_seconds", "Processor time of the process, in seconds.", process.processor
+    )
+    yield _gauge("process_resident_memory_bytes", "Its memory, in bytes.", process.resident)
+    yield _gauge("process_virtual_memory_bytes", "Its address space, in bytes.", process.virtual)
+    yield _gauge("process_open_fds", "Its file descriptors.", process.descriptors)
+    yield _gauge("process_max_fds", "How many of these there may be.", process.max_descriptors)
+    yield _gauge(
+        "process_start_time_seconds",
+        "When it was started, in seconds since the epoch.",
+        process.started_at,
     )

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from gameproxy.admin.api import Api
 from gameproxy.admin.exposition import CONTENT_TYPE, Exposition, Reading
 from gameproxy.admin.http import Answer, Asked
+from gameproxy.admin.process import ProcessReader, RunInThread
 from gameproxy.admin.sharing import Shared
 from gameproxy.admin.tally import tally, watch_farm
 from gameproxy.admission import Admission
@@ -47,13 +48,17 @@ class Pages:
     """Answers requests.
 
     :param api: for what is asked below ``/v1``.
+    :param run_in_thread: for what takes long.
     """
 
-    def __init__(self, proxy: Watched, api: Api, clock: IReactorTime) -> None:
+    def __init__(
+        self, proxy: Watched, api: Api, clock: IReactorTime, run_in_thread: RunInThread
+    ) -> None:
         self._proxy = proxy
         self._api = api
         self._clock = clock
         self._farm = watch_farm(proxy.farm, proxy.games, clock)
+        self._process = ProcessReader(run_in_thread)
         self._exposition = Exposition()
         self._text = Shared(
             lambda: Deferred.fromCoroutine(self._write_metrics()), METRICS_FRESH, clock
@@ -93,6 +98,7 @@ class Pages:
     async def _write_metrics(self) -> bytes:
         proxy = self._proxy
         farm = await self._look_at_farm()
+        process = await self._process.read()
         sessions = await tally(list(proxy.sessions), proxy.metrics, self._clock)
         # From here to the end nothing else happens: what is read is of one moment.
         reading = Reading(
@@ -105,6 +111,7 @@ class Pages:
             turned_away=proxy.metrics.turned_away,
             early=(proxy.early_bytes.kept, proxy.early_bytes.limit),
             limits=proxy.sessions.limits(),
+            process=process,
             farm=farm,
         )
         return self._exposition.text(reading)

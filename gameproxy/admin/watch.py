@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from gameproxy.admin.api import Api
@@ -40,7 +43,7 @@ class Watch:
         self._factory: AdminFactory | None = None
         if config.admin.listen:
             self._api = Api(orders, self._read_token(entropy), reactor)
-            pages = Pages(proxy, self._api, reactor)
+            pages = Pages(proxy, self._api, reactor, self._run_in_thread)
             self._factory = AdminFactory(reactor, pages.answer)
 
     def start(self) -> Deferred[None]:
@@ -77,6 +80,9 @@ class Watch:
     def _listens(self, port: IListeningPort) -> None:
         self.port = port
         self._log.info("The admin site is at {address}.", address=address_of(port))
+
+    def _run_in_thread(self, count: Callable[[], int]) -> Deferred[int]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), count)
 
     def _read_token(self, entropy: Entropy) -> bytes:
         path = self._config.resolve(self._config.admin.token_file)

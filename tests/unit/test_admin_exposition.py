@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.admin.exposition import SESSION_STATES, Exposition, Reading
+from gameproxy.admin.process import ProcessReading
 from gameproxy.admin.tally import SessionTally
 from gameproxy.farm.counts import FarmCounts, GameCounts, Queue
 from gameproxy.interfaces import Traffic
@@ -33,6 +34,7 @@ NOTHING = Reading(
     turned_away=0,
     early=(0, 1000),
     limits={"max_sessions": 5, "max_unauthenticated": 3, "unauthenticated": 0},
+    process=ProcessReading(1.5, 2, 3, 4.5, 6, 7),
     farm=FarmCounts({game: GameCounts() for game in GAMES}, {}, 1, 0),
 )
 LABELS = {
@@ -209,10 +211,12 @@ class ExpositionTests(SynchronousTestCase):
                 self.assertTrue(family.name.endswith("_seconds"), family.name)
 
     def test_process(self) -> None:
-        """Memory, processor and descriptors of this process are among them."""
+        """What the process takes has the names that such numbers have everywhere."""
         found = families(NOTHING)
-        for name in ("cpu_seconds", "resident_memory_bytes", "open_fds", "max_fds"):
-            self.assertGreater(values(found[f"process_{name}"])[()], 0, name)
+        names = ("cpu_seconds", "resident_memory_bytes", "virtual_memory_bytes")
+        names += ("start_time_seconds", "open_fds", "max_fds")
+        numbers = [values(found[f"process_{name}"])[()] for name in names]
+        self.assertEqual(numbers, [1.5, 2, 3, 4.5, 6, 7])
 
     def test_own_registry(self) -> None:
         """Nothing of it is in the registry that the whole program shares, so that several proxies can be in one."""
