@@ -78,8 +78,8 @@ def _no_look_alike(value: object) -> object:
 
 
 def _offered_relay(value: str) -> str:
-    if value not in ("auto", "transport"):
-        raise ValueError(f"{NOT_OFFERED}; use 'auto' or 'transport'")
+    if value == "sockmap":
+        raise ValueError(f"{NOT_OFFERED}; use 'auto', 'transport' or 'epoll'")
     return value
 
 

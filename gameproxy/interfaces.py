@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -264,6 +264,10 @@ class Attempt(ABC):
         """Give the connection up to a relay, with what the game server has sent since it admitted the session."""
 
 
+PLANES: Final = ("transport", "epoll", "sockmap")
+"""How frames may be moved: by Twisted's transports, past them, or in the kernel."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What has passed while relaying: whole frames, and bytes on the wire."""
@@ -297,6 +301,11 @@ class Outcome:
 
 class Relay(ABC):
     """What moves the frames of one session."""
+
+    @property
+    @abstractmethod
+    def plane(self) -> str:
+        """Which of ``transport``, ``epoll`` and ``sockmap`` they move on now."""
 
     @property
     @abstractmethod

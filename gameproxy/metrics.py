@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from gameproxy.interfaces import SessionRecord, Traffic
+from gameproxy.interfaces import PLANES, SessionRecord, Traffic
 from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason
 from gameproxy.session import Session
@@ -87,6 +87,8 @@ def by_state(sessions: Iterable[Session]) -> dict[str, int]:
 
 
 def by_relay(sessions: Iterable[Session]) -> dict[str, int]:
-    """How many sessions each kind of relay moves; those that this version does not have move none."""
-    relaying = sum(session.state == "relaying" for session in sessions)
-    return {"transport": relaying, "epoll": 0, "sockmap": 0}
+    """How many sessions' frames move on each plane now."""
+    moving = Counter(
+        one.relay.plane for one in sessions if one.relay is not None and one.state == "relaying"
+    )
+    return {plane: moving[plane] for plane in PLANES}

@@ -21,7 +21,7 @@ from gameproxy.interfaces import Attempt, AttemptFailed, Entropy, Introduction, 
 from gameproxy.messages import OWN_FRAME_MAX, Admit, Notice
 from gameproxy.proxy_header import encode_v2
 from gameproxy.reasons import CloseReason
-from gameproxy.sites import LATE, SERVER_LATE_DIAL, Disturbs, never
+from gameproxy.sites import LATE, SERVER_LATE_ADMIT, SERVER_LATE_DIAL, Disturbs, never
 from gameproxy.wire import Side, Wire
 
 _BUSY = ("full", "draining")
@@ -149,9 +149,15 @@ class ServerSide(Attempt):
             # The client's doing, so the game server must not be blamed: it is not another's turn either.
             message = "Your name and properties are too long for this game's frames."
             self._fail(CloseReason.REFUSED, message)
+        elif self._dialling.disturbs(SERVER_LATE_ADMIT):
+            self._dialling.reactor.callLater(LATE, self._write, answer)
         else:
+            self._write(answer)
+
+    def _write(self, body: bytes) -> None:
+        if not self._over:
             assert self._wire is not None
-            self._wire.write(self._dialling.format.encode(answer))
+            self._wire.write(self._dialling.format.encode(body))
 
     def _too_late(self) -> None:
         self._fail(CloseReason.HANDSHAKE_FAILED, "it did not answer in time")

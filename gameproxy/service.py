@@ -46,7 +46,7 @@ from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
 from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
-from gameproxy.relay import TransportRelay
+from gameproxy.relay import PlaneUnavailable, Relays
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
 from gameproxy.session_log import SessionLog
@@ -135,6 +135,8 @@ class GameProxy(Service):
             handshake_timeout=config.selection.handshake_timeout,
             disturbs=disturbs,
         )
+        with _naming("proxy.relay"):
+            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs)
         self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
         self._control: ControlSocket | None = None
         operators = Operators(self.sessions, self.farm, reactor)
@@ -209,6 +211,7 @@ class GameProxy(Service):
         self.ports.clear()
         if self.sessions:
             await self._drain()
+        self._relays.close()
         if self._control is not None:
             self._control.close()
         await self.farm.stop()
@@ -267,9 +270,7 @@ class GameProxy(Service):
 
     def relay(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and the game server that has admitted it."""
-        stall_timeout = self._config.proxy.stall_timeout
-        around = self._dialect, self._reactor, stall_timeout, on_end, self._host.disturbs
-        return TransportRelay(client, server, *around)
+        return self._relays.between(client, server, on_end)
 
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
@@ -285,10 +286,7 @@ class GameProxy(Service):
         self.metrics.session_ended(record)
         self._session_log.ended(record)
         if self._on_session_end is not None:
-            try:
-                self._on_session_end(record)
-            except Exception:
-                self._session_log.not_told(record, Failure())
+            self._session_log.tell(self._on_session_end, record)
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
 
@@ -391,9 +389,9 @@ class GameProxy(Service):
 
 
 @contextmanager
-def _naming(place: str, file: Path) -> Iterator[None]:
-    """Say which file cannot be used, and at which place of the configuration it is named."""
+def _naming(place: str, *file: Path) -> Iterator[None]:
+    """Say at which place of the configuration something, or which file, is named that cannot be used."""
     try:
         yield
-    except (KeyFileError, PasswordFileError) as error:
-        raise ConfigurationError(f"{place}: {file} {error}") from error
+    except (KeyFileError, PasswordFileError, PlaneUnavailable) as error:
+        raise ConfigurationError(f"{place}: {' '.join(map(str, (*file, error)))}") from error

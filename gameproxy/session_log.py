@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -60,16 +62,19 @@ class SessionLog:
             event="turned_away",
         )
 
-    def not_told(self, record: SessionRecord, failure: Failure) -> None:
-        """What is called with the records of sessions has raised."""
-        self._sparing.emit(
-            "on_session_end",
-            LogLevel.critical,
-            "on_session_end raised for session {session}",
-            event="on_session_end",
-            session=record.session,
-            log_failure=failure,
-        )
+    def tell(self, program: Callable[[SessionRecord], None], record: SessionRecord) -> None:
+        """Tell a program's own function, too; what it raises is logged, and changes nothing."""
+        try:
+            program(record)
+        except Exception:
+            self._sparing.emit(
+                "on_session_end",
+                LogLevel.critical,
+                "on_session_end raised for session {session}",
+                event="on_session_end",
+                session=record.session,
+                log_failure=Failure(),
+            )
 
     def flush(self) -> None:
         """Log what is kept back."""

@@ -19,14 +19,14 @@ STORE_ONE_AT_A_TIME: Final = "store: one request a transaction"
 """Requests that could share a transaction do not."""
 STORE_PAUSE: Final = "store: a pause after a transaction"
 """What waits for the next transaction waits a little longer."""
-FARM_LATE_CHANGE: Final = "farm: a change is heard late"
-"""Those who wait for a game server are told later that one came or went."""
-REAPER_READS_ALL: Final = "reaper: an unchanged farm is read"
-"""The upkeep reads the whole farm, as if it had changed."""
+FARM_UNHEARD_CHANGE: Final = "farm: a change is not heard"
+"""Those who wait for a game server are not told that one came or went: the upkeep's next look finds it."""
 KEEPER_LATE_START: Final = "keeper: a late start"
 """A game server is started later than its row was made."""
 SERVER_LATE_DIAL: Final = "server side: a late dial"
 """A game server is dialled later than its slot was taken."""
+SERVER_LATE_ADMIT: Final = "server side: a late ADMIT"
+"""A game server that was dialled waits for ADMIT."""
 RELAY_SMALL_BUFFERS: Final = "relay: small buffers"
 """Little is read at a time, and a reader counts as slow as soon as something waits for it."""
 AUTH_LATE_ANSWER: Final = "auth: a late answer"
@@ -35,10 +35,10 @@ AUTH_LATE_ANSWER: Final = "auth: a late answer"
 SITES: Final = (
     STORE_ONE_AT_A_TIME,
     STORE_PAUSE,
-    FARM_LATE_CHANGE,
-    REAPER_READS_ALL,
+    FARM_UNHEARD_CHANGE,
     KEEPER_LATE_START,
     SERVER_LATE_DIAL,
+    SERVER_LATE_ADMIT,
     RELAY_SMALL_BUFFERS,
     AUTH_LATE_ANSWER,
 )

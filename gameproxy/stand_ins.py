@@ -41,6 +41,10 @@ class NoRelay(Relay):
         self._on_end = on_end
 
     @property
+    def plane(self) -> str:
+        return "transport"
+
+    @property
     def traffic(self) -> Traffic:
         return Traffic()
 

@@ -298,6 +298,10 @@ class MemoryRelay(Relay):
         self.outcome: Outcome | None = None
 
     @property
+    def plane(self) -> str:
+        return "transport"
+
+    @property
     def traffic(self) -> Traffic:
         return self._traffic
 

@@ -84,6 +84,7 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
     }
     page: list[str | Table] = [
         f"Sessions: {total.sessions} ({counts(total.by_state)}), {farm.waiting} waiting in the queue",
+        f"Relayed by: {counts({plane: count for plane, count in total.by_relay.items() if count})}",
         _games(farm.games),
         "",
         _proxies(rows, answers) if rows else "No proxy runs.",

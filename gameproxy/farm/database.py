@@ -55,7 +55,10 @@ class Database:
     """
 
     def __init__(self, path: str, reactor: Any, thread_pool: ThreadPool | None) -> None:
-        self._path = path
+        self._files = (
+            [] if path == ":memory:" else [Path(path + end) for end in ("", "-wal", "-shm")]
+        )
+        """The database's file, and those that SQLite keeps beside it."""
         self._reactor = reactor
         self._pool = adbapi.ConnectionPool(
             "sqlite3",
@@ -72,7 +75,8 @@ class Database:
         if thread_pool is not None:
             self._pool.threadpool = thread_pool
         # Below: the thread's own.
-        self._identities: dict[str, tuple[int, int]] = {}
+        self._identities: list[tuple[int, int] | None] = []
+        """Of the files, when they were opened."""
         self._patience = 0.0
         self._restored = False
 
@@ -118,7 +122,7 @@ class Database:
             connection.execute("PRAGMA foreign_keys = ON")
             # A first look makes the files that belong to the database.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            self._identities = {name: i for name in self._names() if (i := _identity(name))}
+            self._identities = [_identity(file) for file in self._files]
             # From here on _when_free waits.
             (milliseconds,) = connection.execute("PRAGMA busy_timeout").fetchone()
             self._patience = milliseconds / 1000
@@ -128,26 +132,17 @@ class Database:
             raise
         self._restored = False
 
-    def _names(self) -> list[str]:
-        """The database's file, and those that SQLite keeps beside it."""
-        return (
-            []
-            if self._path == ":memory:"
-            else [self._path, f"{self._path}-wal", f"{self._path}-shm"]
-        )
-
     def _connect(self) -> sqlite3.Connection:
         """The connection to what is at the path now."""
         connection: sqlite3.Connection = self._pool.connect()
-        if self._path == ":memory:" or _identity(self._path) == self._identities.get(self._path):
+        if not self._files or _identity(self._files[0]) == self._identities[0]:
             return connection
         self._pool.disconnect(connection)
         # The file was deleted or replaced. SQLite would play what is left of the old one's log into the new one; but
         # another proxy may have been here first, and then the log is the new one's.
-        for name in self._names()[1:]:
-            identity = _identity(name)
-            if identity is not None and identity == self._identities.get(name):
-                Path(name).unlink(missing_ok=True)
+        for file, opened in zip(self._files[1:], self._identities[1:], strict=True):
+            if opened is not None and _identity(file) == opened:
+                file.unlink(missing_ok=True)
         return cast(sqlite3.Connection, self._pool.connect())
 
     def _transact(
@@ -171,6 +166,8 @@ class Database:
                 on_restored = restore(cursor)
             attempt = _attempt_undoably if writes else _attempt
             outcomes = [attempt(cursor, operation) for operation in operations]
+            # Until its answer is there nobody knows what is in the database: if it does not come, all is put right.
+            self._restored = False
             cursor.execute("COMMIT")
         except BaseException as error:
             # Closing undoes the transaction, and a fresh connection is what recovers from most troubles. But one that
@@ -254,10 +251,10 @@ def _is_alone(error: sqlite3.Error) -> bool:
     return code & 0xFF in _ALONE
 
 
-def _identity(name: str) -> tuple[int, int] | None:
+def _identity(file: Path) -> tuple[int, int] | None:
     """Which file has that name now."""
     try:
-        status = Path(name).stat()
+        status = file.stat()
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino

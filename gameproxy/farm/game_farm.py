@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config
-from gameproxy.farm import orders, registry, reports
+from gameproxy.farm import orders, registry, reports, restoring
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.chance import stream_of
 from gameproxy.farm.database import Operation
@@ -25,7 +25,7 @@ from gameproxy.farm.store import FarmStore
 from gameproxy.farm.survey import Surveyor
 from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
-from gameproxy.sites import FARM_LATE_CHANGE, LATE, Disturbs, never
+from gameproxy.sites import FARM_UNHEARD_CHANGE, Disturbs, never
 
 T = TypeVar("T")
 
@@ -84,7 +84,6 @@ class GameFarm:
             self._placement.evict,
             self._placement.doubt,
             self._looked,
-            disturbs,
         )
         store.restore = self._restore
         store.is_restored = self._pulse.is_there
@@ -265,9 +264,7 @@ class GameFarm:
         self._keep_warm()
 
     def _changed(self, game: str) -> None:
-        if self._disturbs(FARM_LATE_CHANGE):
-            self._reactor.callLater(LATE, self._placement.look, game)
-        else:
+        if not self._disturbs(FARM_UNHEARD_CHANGE):
             self._placement.look(game)
 
     def _looked(self) -> None:
@@ -288,9 +285,9 @@ class GameFarm:
         self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
         # Those of other proxies too, which may come later than this one's sessions on them.
-        registry.restore_servers(cursor, self.proxy, self._keeper.living)
+        restoring.restore_servers(cursor, self.proxy, self._keeper.living())
         registry.adopt_servers(cursor, self.proxy)
-        homeless, strays = registry.restore_slots(cursor, self.proxy, self._placement.rows(), now)
+        homeless, strays = restoring.restore_slots(cursor, self.proxy, self._placement.rows(), now)
         self._bans.forget()
 
         def restored() -> None:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from gameproxy.config import GameConfig
-from gameproxy.farm import registry
+from gameproxy.farm import registry, restoring
 from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.registry import StartedServer
 from gameproxy.farm.store import FarmStore, told_by_store
@@ -114,9 +114,15 @@ class ServerKeeper:
         self._seen: dict[str, ProcessName] = {}
         """The processes of servers that this proxy knows to have run: of those that it never saw running another may
         have the pid since."""
-        self.living: Sequence[StartedServer] = ()
+        self._living: Sequence[StartedServer] = ()
         """The servers that are not closed, of all proxies, as last seen."""
+        self._young: dict[str, StartedServer] = {}
+        """The servers that were started here and have not been seen yet."""
         self._warm: dict[str, int] = {}
+
+    def living(self) -> list[StartedServer]:
+        """The servers that are not closed, of all proxies, as far as they are known. May be called in any thread."""
+        return [*self._living, *list(self._young.values())]
 
     def start(self, server: str, game: GameConfig) -> None:
         """Start the game server for which there is a row in state ``starting``."""
@@ -144,8 +150,22 @@ class ServerKeeper:
         self._log.info(
             "game server {server} starts as process {pid}", server=server, pid=process.pid
         )
+        started = self._young[server] = StartedServer(
+            server,
+            game.name,
+            "starting",
+            host=None,
+            port=None,
+            capacity=game.capacity,
+            taken=0,
+            connections_added=0,
+            proxy=self.proxy,
+            heartbeat_at=None,
+            started_at=self._reactor.seconds(),
+            process=process,
+        )
         self._must(
-            lambda cursor: registry.record_process(cursor, server, process),
+            lambda cursor: restoring.record_process(cursor, self.proxy, started),
             "recording a game server's process",
         )
 
@@ -169,8 +189,9 @@ class ServerKeeper:
             if server.state in ("starting", "ready"):
                 self._warm[server.game] = self._warm.get(server.game, 0) + 1
         mine = [server for server in servers if server.proxy == self.proxy]
-        self.living = servers
+        self._living = servers
         living = {server.id for server in servers}
+        self._young = {name: s for name, s in self._young.items() if name not in living}
         self._seen = {name: process for name, process in self._seen.items() if name in living}
         self._seen |= {
             s.id: s.process for s in mine if s.process is not None and s.process not in ended
@@ -295,6 +316,7 @@ class ServerKeeper:
         if server in self._closing:
             return
         self._closing.add(server)
+        self._young.pop(server, None)
         self._end_group(server)
         now, chance = self._reactor.seconds(), self._chance()
         done = self._must(

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from gameproxy.config import Config, GameConfig
 from gameproxy.farm import orders
 from gameproxy.farm.database import Operation
-from gameproxy.farm.registry import SlotRow
+from gameproxy.farm.restoring import SlotRow
 from gameproxy.farm.rests import Rests
 from gameproxy.farm.seat import Seat
 from gameproxy.farm.slots import Outlook, SlotTable
@@ -94,6 +94,7 @@ class Placement:
                 game=seat.request.game,
                 state=seat.state,
                 evicted=seat.evicted,
+                tried=(*seat.failed, *seat.busy),
             )
             for seat in list(self._seats.values())
             if seat.state

@@ -23,9 +23,13 @@ class Pulse:
         self._at = at
 
     def is_there(self, cursor: sqlite3.Cursor) -> bool:
-        """Whether the last one is: not when this proxy was removed, nor when a backup was copied over the file."""
+        """Whether the last one is: not when this proxy was removed, nor when a backup was written into the file."""
         row = cursor.execute("SELECT beat FROM proxies WHERE id = ?", (self._proxy,)).fetchone()
-        return row is not None and row[0] == self._at
+        return row is not None and self.is_last(row[0])
+
+    def is_last(self, beat: float) -> bool:
+        """Whether a sign of life that was found in this proxy's row is the last one."""
+        return beat == self._at
 
     def renew(self, cursor: sqlite3.Cursor, now: float) -> bool:
         """Give a sign of life, with one statement.

@@ -20,7 +20,6 @@ from gameproxy.farm.store import FarmStore, told_by_store
 from gameproxy.farm.survey import Survey, Surveyor
 from gameproxy.farm.sweep import sweep
 from gameproxy.reasons import CloseReason
-from gameproxy.sites import REAPER_READS_ALL, Disturbs, never
 
 INTERVAL: Final = 0.75
 """Seconds between two looks: who is banned or replaced through another proxy ends within a second."""
@@ -36,7 +35,6 @@ class Reaper:
     :param on_evict: called with sessions of this proxy that have to end; again while they have not.
     :param on_doubt: called with sessions of this proxy that keep their players out, and since when; again as long.
     :param on_look: called after each look.
-    :param disturbs: asked at its site.
     """
 
     _log = Logger()
@@ -52,7 +50,6 @@ class Reaper:
         on_evict: Callable[[str, CloseReason], None],
         on_doubt: Callable[[str, float], None],
         on_look: Callable[[], None],
-        disturbs: Disturbs = never,
     ) -> None:
         self._proxy = proxy
         self._store = store
@@ -63,7 +60,6 @@ class Reaper:
         self._on_evict = on_evict
         self._on_doubt = on_doubt
         self._on_look = on_look
-        self._disturbs = disturbs
         self._beats = Standstill()
         self._bans_version: tuple[int, int] | None = None
         self._looked_at: float | None = None
@@ -97,14 +93,23 @@ class Reaper:
         looked.addErrback(lambda failure: self._log.failure("upkeep of the farm", failure))
         looked.addBoth(lambda _: self._schedule())
 
-    def _read_if_changed(self, known: Survey | None, now: float) -> Survey | Deferred[Survey]:
-        if known is not None and not self._disturbs(REAPER_READS_ALL):
+    def _read_if_changed(
+        self, known: Survey | None, now: float
+    ) -> Survey | Deferred[Survey | None]:
+        if known is not None:
             return known
         bans = self._bans_version
-        return self._store.read(lambda cursor: self._surveyor.read(cursor, bans, now))
 
-    def _act(self, now: float, survey: Survey) -> None:
-        if self._stopped:
+        def read(cursor: sqlite3.Cursor) -> Survey | None:
+            return self._surveyor.read(cursor, bans, now)
+
+        def read_again(survey: Survey | None) -> Survey | Deferred[Survey | None]:
+            return self._store.write(read) if survey is None else survey
+
+        return self._store.read(read).addCallback(read_again)
+
+    def _act(self, now: float, survey: Survey | None) -> None:
+        if self._stopped or survey is None:
             return
         elapsed = 0.0
         if self._looked_at is not None and self._writable:

@@ -13,7 +13,6 @@ from typing import Final
 
 from gameproxy.config import ServerConfig
 from gameproxy.farm.processes import Processes, ProcessName
-from gameproxy.interfaces import Identity
 from gameproxy.reasons import CloseReason
 
 PROXY_LIFE: Final = 15.0
@@ -59,22 +58,6 @@ class StartedServer:
     heartbeat_at: float | None
     started_at: float | None
     process: ProcessName | None
-
-
-@dataclass(frozen=True, slots=True)
-class SlotRow:
-    """A slot as its proxy remembers it, to be written again into a database that lost it.
-
-    :param evicted: whether the session is being ended already.
-    """
-
-    session: str
-    server: str | None
-    identity: Identity
-    address: str
-    game: str
-    state: str
-    evicted: bool
 
 
 def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now: float) -> None:
@@ -176,93 +159,6 @@ def _process(pid: object, started: str | None, place: object) -> ProcessName | N
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[StartedServer]) -> None:
-    """Write the rows of started servers again, where they are missing or from a time before they were ready."""
-    for server in servers:
-        process = server.process
-        if server.state != "starting":
-            cursor.execute(
-                "DELETE FROM game_servers WHERE id = ? AND state = 'starting'", (server.id,)
-            )
-        cursor.execute(
-            "INSERT OR IGNORE INTO game_servers (id, game, state, host, port, capacity, "
-            "heartbeat_at, started_at, proxy, pid, process_started, place) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                server.id,
-                server.game,
-                server.state,
-                server.host,
-                server.port,
-                server.capacity,
-                server.heartbeat_at,
-                server.started_at,
-                proxy,
-                process and process.pid,
-                process and process.started,
-                process and process.place,
-            ),
-        )
-
-
-def restore_slots(
-    cursor: sqlite3.Cursor, proxy: str, slots: Iterable[SlotRow], now: float
-) -> tuple[list[str], list[str]]:
-    """Write a proxy's slots again, where they are missing or, in a backup, from another time.
-
-    :return: the sessions for which there is no room any more; those that are in the database alone.
-    """
-    rows = cursor.execute("SELECT session FROM slots WHERE proxy = ? ORDER BY arrival", (proxy,))
-    found = {session: None for (session,) in rows}
-    homeless = []
-    for slot in slots:
-        try:
-            if slot.session not in found:
-                _insert_slot(cursor, proxy, slot, now)
-            elif slot.server is not None:
-                cursor.execute(
-                    "UPDATE slots SET server = ?, state = ? WHERE session = ?",
-                    (slot.server, slot.state, slot.session),
-                )
-        except sqlite3.IntegrityError:
-            homeless.append(slot.session)
-        found.pop(slot.session, None)
-    return homeless, list(found)
-
-
-def _insert_slot(cursor: sqlite3.Cursor, proxy: str, slot: SlotRow, now: float) -> None:
-    """Write a slot again. Who has come again meanwhile, elsewhere, has replaced this session."""
-    evict = CloseReason.INTERNAL if slot.evicted else None
-    if evict is None and not slot.identity.is_guest:
-        twin = cursor.execute(
-            "SELECT 1 FROM slots WHERE player = ? AND evict IS NULL", (slot.identity.player,)
-        ).fetchone()
-        evict = CloseReason.REPLACED if twin is not None else None
-    cursor.execute(
-        "INSERT INTO slots (session, server, proxy, player, address, game, state, queued_at, "
-        "evict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            slot.session,
-            slot.server,
-            proxy,
-            slot.identity.player,
-            slot.address,
-            slot.game,
-            slot.state,
-            now,
-            evict,
-        ),
-    )
-
-
-def record_process(cursor: sqlite3.Cursor, server: str, process: ProcessName) -> None:
-    """Remember which process a started server is."""
-    cursor.execute(
-        "UPDATE game_servers SET pid = ?, process_started = ?, place = ? WHERE id = ?",
-        (process.pid, process.started, process.place, server),
-    )
 
 
 def close_server(cursor: sqlite3.Cursor, server: str, now: float, chance: float) -> None:

@@ -173,8 +173,9 @@ class SlotTable:
 
     def connect(self, cursor: sqlite3.Cursor, session: str) -> None:
         """The session relays now."""
+        # A backup may have it queued still, when it is over already and its row about to go.
         cursor.execute(
-            "UPDATE slots SET state = 'connected' WHERE session = ?",
+            "UPDATE slots SET state = 'connected' WHERE session = ? AND server IS NOT NULL",
             (session,),
         )
 

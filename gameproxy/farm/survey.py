@@ -73,11 +73,16 @@ class Surveyor:
 
     def read(
         self, cursor: sqlite3.Cursor, bans_known: tuple[int, int] | None, now: float
-    ) -> Survey:
+    ) -> Survey | None:
         """Read what has changed, in a transaction after a :meth:`look`.
 
         :param bans_known: the version of the bans that all sessions were held against.
+        :return: ``None`` when this proxy's last sign of life is not there: what else it knows to be there has to be put
+            back first, as any transaction does that may write.
         """
+        proxies = registry.proxies(cursor)
+        if not any(p.id == self._proxy and self._pulse.is_last(p.beat) for p in proxies):
+            return None
         # The version is the look's: what was written since shows at the next one.
         read_at = self._version
         evicted = registry.evicted_sessions(cursor, self._proxy)
@@ -89,7 +94,7 @@ class Surveyor:
             orders.doubted_sessions(cursor, self._proxy),
             bans_version,
             registry.started_servers(cursor),
-            [proxy for proxy in registry.proxies(cursor) if proxy.id != self._proxy],
+            [proxy for proxy in proxies if proxy.id != self._proxy],
             registry.are_listed(cursor, self.listed),
             next_sweep(cursor, now),
         )

@@ -1,5 +1,7 @@
 """Relays: they move frames between a client and a game server until either side ends."""
 
+from gameproxy.relay.choice import PlaneUnavailable, Relays
+from gameproxy.relay.epoll import EpollPlane, EpollRelay
 from gameproxy.relay.transport import TransportRelay
 
-__all__ = ["TransportRelay"]
+__all__ = ["EpollPlane", "EpollRelay", "PlaneUnavailable", "Relays", "TransportRelay"]

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
 
 from gameproxy.dialect import Dialect
 from gameproxy.framing import Control, FrameError
 from gameproxy.interfaces import Outcome, Relay, Traffic
 from gameproxy.messages import BadMessage, FrameType, decode_kick, decode_notice
 from gameproxy.reasons import ADVICE, CloseReason
+from gameproxy.relay.lane import Lane
 from gameproxy.sites import RELAY_SMALL_BUFFERS, Disturbs, never
-from gameproxy.wire import Side, StallWatch, Wire
+from gameproxy.wire import Side, Wire
 
 SMALL_BUFFER: Final = 256
 """Bytes of a buffer that is to be small."""
@@ -52,8 +52,12 @@ class TransportRelay(Relay):
         if disturbs(RELAY_SMALL_BUFFERS):
             self._client.keep_little(SMALL_BUFFER)
             self._server.keep_little(SMALL_BUFFER)
-        self._from_client = _Lane(self, client, server.wire, clock, stall_timeout)
-        self._from_server = _Lane(self, server, client.wire, clock, stall_timeout)
+        self._from_client = Lane(self, client, server.wire, clock, stall_timeout)
+        self._from_server = Lane(self, server, client.wire, clock, stall_timeout)
+
+    @property
+    def plane(self) -> str:
+        return "transport"
 
     @property
     def traffic(self) -> Traffic:
@@ -74,11 +78,11 @@ class TransportRelay(Relay):
 
     # What the lanes call
 
-    def source_ended(self, lane: _Lane) -> None:
+    def source_ended(self, lane: Lane) -> None:
         """A side ended its stream or broke; what it had sent has been passed on."""
         self._side_lost(of_client=lane is self._from_client)
 
-    def sink_stalled(self, lane: _Lane) -> None:
+    def sink_stalled(self, lane: Lane) -> None:
         """A side takes nothing of what is written to it."""
         self._side_lost(of_client=lane is self._from_server)
 
@@ -89,7 +93,7 @@ class TransportRelay(Relay):
         lost = self._client if of_client else self._server
         self._finish(Outcome(reason, ADVICE[reason]), to_client, to_server, over=lost)
 
-    def scan_stopped(self, lane: _Lane, stopped: Control | FrameError) -> None:
+    def scan_stopped(self, lane: Lane, stopped: Control | FrameError) -> None:
         """A side sent a frame for the proxy, or a bad one."""
         try:
             if isinstance(stopped, FrameError):
@@ -156,79 +160,3 @@ class TransportRelay(Relay):
 def _capital(error: Exception) -> str:
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."
-
-
-@implementer(IPushProducer)
-class _Lane:
-    """One direction: holds the wire of its source, and is the producer of its sink."""
-
-    def __init__(
-        self,
-        relay: TransportRelay,
-        source: Side,
-        sink: Wire,
-        clock: IReactorTime,
-        stall_timeout: float,
-    ) -> None:
-        self._relay = relay
-        self._source = source.wire
-        self._early = source.early
-        self._sink = sink
-        self._clock = clock
-        self._stall_timeout = stall_timeout
-        self._stall_watch: StallWatch | None = None
-        self.scanner = source.scanner
-
-    def connect(self) -> None:
-        self._source.holder = self
-        self._sink.set_producer(self)
-
-    def begin(self) -> None:
-        early, self._early = self._early, b""
-        self._pass_on(early)
-
-    def let_go(self, last_words: bytes) -> bytes:
-        """Relay no more.
-
-        :return: the last words, if the sink's stream stands between two frames so that they can be said.
-        """
-        self._stop_watching()
-        return last_words if self.scanner.between_frames else b""
-
-    # What the source's wire calls
-
-    def data_received(self, data: bytes) -> None:
-        self._pass_on(self.scanner.scan(data))
-
-    def stream_ended(self) -> None:
-        self._relay.source_ended(self)
-
-    # What the sink's transport calls
-
-    def pauseProducing(self) -> None:
-        self._source.pause()
-        if self._stall_watch is None:  # called with every write to a full buffer
-            self._stall_watch = StallWatch(
-                self._clock, self._sink, self._stall_timeout, self._stalled
-            )
-
-    def resumeProducing(self) -> None:
-        self._stop_watching()
-        self._source.resume()
-
-    def stopProducing(self) -> None:
-        """The sink is gone: its wire tells the other lane, which ends both."""
-
-    def _stop_watching(self) -> None:
-        if self._stall_watch is not None:
-            if self._stall_watch.active():
-                self._stall_watch.cancel()
-            self._stall_watch = None
-
-    def _stalled(self) -> None:
-        self._relay.sink_stalled(self)
-
-    def _pass_on(self, data: bytes) -> None:
-        self._sink.write(data)
-        if self.scanner.stopped is not None:
-            self._relay.scan_stopped(self, self.scanner.stopped)

@@ -278,6 +278,7 @@ class Clients(Sequence[Client]):
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self._clients = clients
+        self._still_there: Client | None = None
 
     def __getitem__(self, index: Any) -> Any:
         found = self._clients[index]
@@ -288,6 +289,14 @@ class Clients(Sequence[Client]):
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._clients)
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether all have come and gone, or never come."""
+        # This is asked after each event: who was there the last time is asked first.
+        if self._still_there is None or self._still_there.has_ended:
+            self._still_there = next((one for one in self._clients if not one.has_ended), None)
+        return self._still_there is None
 
     def connect_all(self) -> None:
         """All come, in their order."""

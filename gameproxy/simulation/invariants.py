@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.logger import ILogObserver
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gameproxy import client_side
 from gameproxy.farm.placement import ANSWER_TIMEOUT
@@ -13,8 +18,9 @@ from gameproxy.session import Session
 from gameproxy.simulation.kernel import MICROSECONDS
 
 if TYPE_CHECKING:
+    from gameproxy.simulation.machines import Process
     from gameproxy.simulation.sockets import SimSocket
-    from gameproxy.simulation.world import SimProxy, Simulation
+    from gameproxy.simulation.world import Simulation
 
 BUFFER_MAX: Final = 3 * 65_536
 """Bytes that a proxy may keep for one connection: those at which a transport says stop, one read more, and what came
@@ -28,12 +34,13 @@ TIMERS_AT_REST: Final = 4
 
 
 class Watch:
-    """Looks at one session and one connection after each event, all in turn."""
+    """Looks at one session or one connection after each event, all in turn.
+
+    :ivar look: looks at the next one.
+    """
 
     def __init__(self, world: Simulation) -> None:
         self._world = world
-        self._sessions = self._all_sessions()
-        self._sockets = self._all_sockets()
         self._since: dict[str, tuple[str, int]] = {}
         self._progress: dict[str, tuple[int, int]] = {}
         config = world.config
@@ -50,48 +57,53 @@ class Watch:
             "connecting": attempt,
             "closing": ending,
         }
+        self.look: Callable[[], None] = self._in_turn().__next__
 
-    def look(self) -> None:
-        """Look at the next ones."""
-        found = next(self._sessions, None)
-        if found is None:
-            self._sessions = self._all_sessions()
-        else:
-            self._look_at_session(*found)
-        socket = next(self._sockets, None)
-        if socket is None:
-            self._sockets = self._all_sockets()
-        else:
-            self._look_at_socket(socket)
+    def _in_turn(self) -> Iterator[None]:
+        """Look at all again and again, and pause after each."""
+        while True:
+            for proxy in self._world.proxies:
+                process = proxy.process
+                for session in proxy.service.sessions:
+                    self._look_at_session(process, session)
+                    yield
+                for socket in list(process.sockets.values()):
+                    self._look_at_socket(socket)
+                    yield
+            yield
 
-    def _look_at_session(self, proxy: SimProxy, session: Session) -> None:
-        state, now = session.state, self._world.kernel.now
-        if state == "closed" or not proxy.process.alive:
+    def _look_at_session(self, process: Process, session: Session) -> None:
+        if session.state == "closed" or not process.alive:
             self._since.pop(session.id, None)
             return
         early = len(getattr(session._client, "_early", b""))
         if early > EARLY_MAX:
             self._world.violated(f"{early} bytes of a client are kept that came early")
+        longest = self._longest.get(session.state)
+        if longest is None:
+            self._since.pop(session.id, None)
+            return
+        state, now = session.state, self._world.kernel.now
         if state == "connecting" and session.slot is not None:
             state = f"connecting to {session.slot.server}"  # an attempt may follow another between two looks
         before, since = self._since.get(session.id, (state, now))
         if before != state:
             since = now
-        since = max(since, proxy.process.runs_since)
+        since = max(since, process.runs_since)
         self._since[session.id] = state, since
-        longest = self._longest.get(session.state)
-        if longest is None or proxy.process.is_frozen:
-            return
-        if now - since > (longest + SLACK) * MICROSECONDS:
+        if now - since > (longest + SLACK) * MICROSECONDS and not process.is_frozen:
             seconds = (now - since) / MICROSECONDS
             self._world.violated(f"a session is {session.state} for {seconds:.1f} s")
 
     def _look_at_socket(self, socket: SimSocket) -> None:
+        # A transport asks to write as long as something waits.
+        if socket.writer is None:
+            self._progress.pop(socket.name, None)
+            return
         owner = socket.owner
         size = len(getattr(owner, "dataBuffer", b"")) + getattr(owner, "_tempDataLen", 0)
         if size > BUFFER_MAX:
             self._world.violated(f"{size} bytes wait for a connection")
-
         if size and socket.state == "connected":
             self._look_for_progress(socket)
         else:
@@ -109,21 +121,32 @@ class Watch:
             seconds = (now - since) / MICROSECONDS
             self._world.violated(f"nobody takes what waits for a connection, for {seconds:.1f} s")
 
-    def _all_sessions(self) -> Iterator[tuple[SimProxy, Session]]:
-        for proxy in self._world.proxies:
-            for session in proxy.service.sessions:
-                yield proxy, session
 
-    def _all_sockets(self) -> Iterator[SimSocket]:
-        for proxy in self._world.proxies:
-            yield from list(proxy.process.sockets.values())
+@implementer(ILogObserver)
+class LogEar:
+    """Hears the log: what production code logs as a failure is one.
+
+    :param violated: of a world, which must not live on because it is heard of.
+    """
+
+    def __init__(self, violated: weakref.WeakMethod[Callable[[str], None]]) -> None:
+        self._violated = violated
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        failure, what = event.get("log_failure"), event.get("log_format")
+        if "failure" in event:
+            # Twisted's old way of logging: what is raised where a connection is accepted, for one.
+            failure, what = event["failure"], event.get("why")
+        violated = self._violated()
+        if violated is not None and isinstance(failure, Failure):
+            violated(f"{what or 'failed'}: {failure.getErrorMessage()}")
 
 
 def connections_to(world: Simulation, server: str) -> int:
     """How many connections proxies have to a game server, or are making."""
-    places = world.execute("SELECT host, port FROM game_servers WHERE id = :id", id=server)
+    place = world.ledger.addresses[server]
     return sum(
-        socket.remote in places and not socket.closed
+        socket.remote == place and not socket.closed
         for proxy in world.proxies
         for socket in proxy.process.sockets.values()
     )
@@ -200,7 +223,7 @@ def _left_in_tables(world: Simulation) -> str | None:
     for server, pid in rows:
         if pid not in running:
             return f"game server {server} has a row and no process"
-    without_row = running - {pid for _, pid in rows}
+    without_row = running - {pid for _, pid in rows} - world.replacement.unknown.keys()
     return f"{len(without_row)} game servers run without a row" if without_row else None
 
 

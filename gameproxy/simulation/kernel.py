@@ -65,21 +65,21 @@ class Kernel:
         self._names: dict[str, int] = {}
         self._heap: list[tuple[int, int, Event]] = []
         self._count = 0
-        self._ties = stream(seed, "ties")
+        self._ties = stream(seed, "ties").getrandbits
         self._stopped = False
 
     def at(self, when: int, call: Callable[..., object], *arguments: Any) -> Event:
         """Call something at a moment, among what else is to come then in an order drawn by chance."""
-        event = Event(call, arguments)
-        self._count += 1
-        # One number orders the events of a moment: chance first, then the count, so that no two are equal.
-        order = self._ties.getrandbits(16) << 48 | self._count
-        heappush(self._heap, (when, order, event))
-        return event
+        return self.after(when - self.now, call, *arguments)
 
     def after(self, delay: int, call: Callable[..., object], *arguments: Any) -> Event:
         """Call something in ``delay`` microseconds."""
-        return self.at(self.now + delay, call, *arguments)
+        event = Event(call, arguments)
+        self._count += 1
+        # One number orders the events of a moment: chance first, then the count, so that no two are equal.
+        order = self._ties(16) << 48 | self._count
+        heappush(self._heap, (self.now + delay, order, event))
+        return event
 
     def write(self, *words: object) -> None:
         """Add a line to the trace."""
@@ -97,7 +97,7 @@ class Kernel:
         :return: whether there is more to come.
         :raises Livelock: it does not go on.
         """
-        heap = self._heap
+        heap, on_event = self._heap, self.on_event
         self._stopped = False
         at_once = 0
         while heap:
@@ -116,9 +116,8 @@ class Kernel:
                 if at_once > LIVELOCK:
                     raise Livelock(f"{at_once} events at {(self.now - EPOCH) / MICROSECONDS} s")
             self.events += 1
-            event.call = None
             call(*event.arguments)
-            self.on_event()
+            on_event()
             if self._stopped:
                 return True
         if until is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -51,6 +51,8 @@ class Ledger:
         """Who is in each game server: sessions, and how many frames have come from each."""
         self.banned: dict[str, None] = {}
         """Players who are banned, in every database that counts."""
+        self.addresses: dict[str, tuple[str, int]] = {}
+        """Where the game servers are to which sessions were sent: hosts and ports."""
         self._capacity_of = capacity_of
         self._connections_to = connections_to
         self._games: dict[str, str] = {}
@@ -62,6 +64,9 @@ class Ledger:
         self._tickets: dict[str, str] = {}
         self._failed: dict[str, dict[str, None]] = {}
         self._unsure: dict[str, None] = {}
+        """Sessions whose slots others may have while they are in game servers."""
+        self._given_up: dict[str, None] = {}
+        """Of these, those that may have theirs again."""
 
     # What the farm was asked, and what it gave
 
@@ -94,11 +99,9 @@ class Ledger:
         self.write("slot", slot.session[:8], slot.server)
         if slot.session in self._asked_though_banned:
             self.violated(f"session {slot.session} has a slot, and its player was banned before")
-        self._slots[slot.session] = slot.server
         self._games[slot.server] = slot.game
-        taken = self._taken[slot.server] = self._taken.get(slot.server, 0) + 1
-        if taken > self._capacity_of(slot.server, slot.game):
-            self.violated(f"game server {slot.server} has {taken} sessions")
+        self.addresses[slot.server] = slot.host, slot.port
+        self._take(slot.session, slot.server)
 
     def slot_relays(self, session: str) -> None:
         self.relayed += 1
@@ -107,6 +110,7 @@ class Ledger:
 
     def slot_released(self, session: str) -> None:
         self.released += 1
+        self._given_up.pop(session, None)
         self._give_back(session)
 
     def session_ended(self, record: SessionRecord) -> None:
@@ -126,8 +130,29 @@ class Ledger:
     def proxy_stands_still(self, sessions: list[str]) -> None:
         """Others may take it for dead and give its slots to others, while its sessions are still in game servers."""
         for session in sessions:
+            self._given_up[session] = None
             self._give_back(session)
             self._unsure[session] = None
+
+    def database_replaced(self, banned: Iterable[str], shared: bool) -> None:
+        """What the farm knew is lost, or is what it was once: tickets that were used, bans, and who has which slot.
+
+        :param banned: the players whom it has for banned now.
+        :param shared: whether several proxies put back their slots, each in its turn: until one has, others may give
+            its slots away.
+        """
+        self._tickets.clear()
+        self._asked_though_banned.clear()
+        self.banned = dict.fromkeys(banned)
+        if shared:
+            self.proxy_stands_still(list(self._slots))
+
+    def slots_put_back(self, slots: Iterable[tuple[str, str]]) -> None:
+        """A proxy's sessions have their slots again, each on a game server, that others might have been given."""
+        for session, server in slots:
+            if session in self._given_up:
+                del self._given_up[session], self._unsure[session]
+                self._take(session, server)
 
     @property
     def taken(self) -> int:
@@ -189,6 +214,12 @@ class Ledger:
     def server_ended(self, server: str) -> None:
         self.inside.pop(server, None)
 
+    def _take(self, session: str, server: str) -> None:
+        self._slots[session] = server
+        taken = self._taken[server] = self._taken.get(server, 0) + 1
+        if taken > self._capacity_of(server, self._games[server]):
+            self.violated(f"game server {server} has {taken} sessions")
+
     def _give_back(self, session: str) -> None:
         server = self._slots.pop(session, None)
         if server is not None:
@@ -219,10 +250,11 @@ class WatchedFarm:
         self._ledger.session_asks(request)
         self._ledger.write("asks", request.session[:8], request.peer.port)
         ticket = request.identity.ticket
+        unspent = [] if ticket is None else [ticket.jti]
 
         def is_in(place: T) -> T:
-            if ticket is not None:
-                self._ledger.ticket_taken(request.session, ticket.jti)
+            while unspent:
+                self._ledger.ticket_taken(request.session, unspent.pop())
             return place
 
         def waits(waiting: Waiting) -> None:

@@ -74,6 +74,10 @@ class Machine:
             return None
         return socket
 
+    def reuse_ports(self) -> None:
+        """Let ports that were used before come next, as far as they are free."""
+        self._last_port = 0
+
     def next_port(self) -> int:
         """A port for a connection; they come again after all others."""
         self._last_port += 1

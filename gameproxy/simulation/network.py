@@ -54,7 +54,7 @@ class Link:
     :ivar extra: microseconds that each packet takes more.
     """
 
-    __slots__ = ("_conditions", "_held", "_latency", "_loopback", "down", "draw", "extra")
+    __slots__ = ("_conditions", "_held", "_least", "_loopback", "_span", "down", "draw", "extra")
 
     def __init__(self, chance: Random, conditions: Conditions, loopback: bool) -> None:
         bits = chance.getrandbits
@@ -64,13 +64,13 @@ class Link:
         self.extra = 0
         self._conditions = conditions
         self._loopback = loopback
-        self._latency = conditions.loopback_latency if loopback else conditions.latency
+        self._least, most = conditions.loopback_latency if loopback else conditions.latency
+        self._span = most - self._least + 1
         self._held: list[Callable[[], object]] = []
 
     def delay(self) -> int:
         """Microseconds that the next packet takes."""
-        least, most = self._latency
-        return least + self.draw(most - least + 1) + self.extra
+        return self._least + self.draw(self._span) + self.extra
 
     def loses(self) -> bool:
         """Whether the next packet is lost."""
@@ -79,8 +79,7 @@ class Link:
     def delay_of_segment(self) -> int:
         """Microseconds until a segment arrives, with the times that it is lost and sent again."""
         delay = self.delay()
-        loss = self._loss
-        if loss:
+        if loss := self._loss:
             again = RETRANSMIT_FIRST
             while self.draw(1000) < loss:
                 delay += again

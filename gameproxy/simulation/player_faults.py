@@ -69,7 +69,7 @@ def _same_ticket_twice(world: Simulation, chance: Random) -> bool:
 def _ban(world: Simulation, chance: Random) -> bool:
     """A player who plays is banned, and tries again."""
     playing = [client for client in world.all_clients if client.state == "playing"]
-    if not playing:
+    if not playing or not world.has_database:
         return False
     client = playing[chance.randrange(len(playing))]
     world.ban(f"guest:{client.name}")

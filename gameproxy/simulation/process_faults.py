@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gameproxy.farm.reaper import BEAT_INTERVAL
 from gameproxy.farm.registry import PROXY_LIFE
-from gameproxy.simulation.fault_timing import Act, later, long
+from gameproxy.simulation.fault_timing import Act, later, long, short
 from gameproxy.simulation.intruder import intrude
 from gameproxy.simulation.kernel import MICROSECONDS
 from gameproxy.simulation.processes import send_signal
@@ -46,9 +46,27 @@ def _signal_server(number: int) -> Act:
     return act
 
 
+def _restart_server(world: Simulation, chance: Random) -> bool:
+    """A game server elsewhere is ended and started again, at the same place."""
+    servers = [server for server in world.remote_servers.values() if server.process.alive]
+    if not servers:
+        return False
+    server = servers[chance.randrange(len(servers))]
+    server.kill()
+    later(world, short(chance), server.heal)
+    return True
+
+
+def _reuse_ports(world: Simulation, chance: Random) -> bool:
+    """Ports that somebody had before are given out next: who still looks for him there finds another."""
+    for machine in (world.farm_machine, world.clients_machine):
+        machine.reuse_ports()
+    return True
+
+
 def _intruder(world: Simulation, chance: Random) -> bool:
     """Somebody connects to a game server who is no proxy of its farm."""
-    servers = world.execute(
+    servers = world.has_database and world.execute(
         "SELECT host, port, game FROM game_servers WHERE usable AND origin = 'started' ORDER BY id"
     )
     if not servers:
@@ -109,6 +127,8 @@ KINDS: Final[dict[str, Act]] = {
     "false-load": _temper(Temper(load=1.0)),
     "server-killed": _signal_server(signal.SIGKILL),
     "server-stopped": _signal_server(signal.SIGTERM),
+    "server-restarted": _restart_server,
+    "ports-reused": _reuse_ports,
     "server-hangs": _signal_server(signal.SIGSTOP),
     "clock-jumps": _clock_jumps,
     "clients-clock-jumps": _clients_clock_jumps,

@@ -6,17 +6,29 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
+from random import Random
 from typing import Final, TypeVar
 
-from gameproxy.simulation.runs import Result, Run, play
+from gameproxy.simulation.chance import stream
+from gameproxy.simulation.faults import Fault
+from gameproxy.simulation.kernel import MICROSECONDS
+from gameproxy.simulation.runs import FAULT_SPAN, Result, Run, play
 
 T = TypeVar("T")
 SIMPLE: Final = ("batch", "connect", "small-farm", "elsewhere")
 """Scenarios that may show a failure of another with fewer clients."""
 SOONER: Final = 20
 """By how much sooner faults come that are to meet few clients."""
+FEW_FAULTS: Final = 3
+FEW_CLIENTS: Final = 2
+"""A run with so many is small."""
+SOME_CLIENTS: Final = 13
+"""Of more than that, at first fewer are tried."""
 TIME: Final = 20.0
 """Seconds of processor time that shrinking may take."""
+DRAWING: Final = 0.4
+"""What of that is kept for drawing small runs, if leaving out has not led to one."""
 _NAMES: Final = re.compile(r"(?<=game server )\S+|\b[0-9a-f]{8,}\b|\d+(?:\.\d+)?")
 
 
@@ -44,10 +56,12 @@ class Shrinker:
         if first.failure is None:
             raise ValueError("this run does not fail")
         self.best: Result = first
+        self._first = run
         self.runs = 1
         self._signature = signature(first.failure)
         self._told = told
-        self._deadline = time.process_time() + time_limit
+        self._end = time.process_time() + time_limit
+        self._deadline = self._end - time_limit * DRAWING
 
     def shrink(self) -> Result:
         """The smallest run that was found, and what comes of it."""
@@ -57,6 +71,11 @@ class Shrinker:
         self._leave_clients_out()
         self._try_few_clients()
         self._shorten_faults()
+        self._deadline = self._end
+        if not self._is_small():
+            self._draw_small_ones()
+            self._shorten_sites()
+            self._shorten_faults()
         self._shorten_frames()
         return self.best
 
@@ -71,6 +90,39 @@ class Shrinker:
                     self._fails(few) or self._fails(replace(few, faults=soon))
                 ):
                     return
+
+    def _is_small(self) -> bool:
+        return len(self.best.run.faults) <= FEW_FAULTS and self._clients <= FEW_CLIENTS
+
+    def _draw_small_ones(self) -> None:
+        """Draw small runs with the kinds of faults of this one, ever smaller ones, until one that fails is small.
+
+        Where no part of a run can be left out, its faults and clients may still have met by chance: few, at other
+        times, may do.
+        """
+        big = self.best.run
+        kinds = [fault.kind for fault in (*big.faults, *self._first.faults)]
+        few = FEW_CLIENTS + 1
+        for number in count():
+            chance = stream(big.seed, "small", number)
+            fewer = max(few, min(self._clients, SOME_CLIENTS))
+            faults = [
+                Fault(fault, _sooner(chance), kinds[chance.randrange(len(kinds))])
+                for fault in range(chance.randrange(min(FEW_FAULTS, len(kinds)) + 1))
+            ]
+            scenarios = (big.scenario, big.scenario, *SIMPLE)
+            small = replace(
+                big,
+                seed=chance.getrandbits(32),
+                scenario=scenarios[chance.randrange(len(scenarios))],
+                clients=chance.randrange((few, fewer)[chance.randrange(2)]),
+                left_out=frozenset(),
+                faults=tuple(sorted(faults, key=lambda fault: (fault.at, fault.number))),
+                sites=big.sites if chance.randrange(2) else (),
+            )
+            self._fails(small)
+            if self._is_small() or self._is_over():
+                return
 
     @property
     def _clients(self) -> int:
@@ -123,9 +175,12 @@ class Shrinker:
                     return
                 parts = min(2 * parts, len(items))
 
+    def _is_over(self) -> bool:
+        return time.process_time() > self._deadline
+
     def _fails(self, run: Run) -> bool:
         """Whether a run fails in the same way; it is the best then."""
-        if time.process_time() > self._deadline:
+        if self._is_over():
             return False
         self.runs += 1
         result = play(run)
@@ -134,6 +189,12 @@ class Shrinker:
         self.best = result
         self._told(run)
         return True
+
+
+def _sooner(chance: Random) -> int:
+    """When a fault happens, in microseconds: mostly soon, as few clients have soon played."""
+    span = (1.0, 3.0, FAULT_SPAN)[chance.randrange(3)]
+    return chance.randrange(int(span * MICROSECONDS))
 
 
 def as_test(result: Result) -> str:

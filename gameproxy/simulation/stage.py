@@ -242,11 +242,14 @@ class Stage(ABC):
         """Execute SQL on the farm's database.
 
         :param values: of its named parameters; ``:now`` is the world's time without that.
-        :raises sqlite3.Error: it cannot be executed.
+        :raises sqlite3.Error: it cannot be executed; or there is no database.
         """
         values.setdefault("now", self.clients_reactor.seconds())
-        path = self.config.database_path
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+        # Never made here: a database that is missing is the proxies' to make again.
+        uri = self.config.database_path.as_uri() + "?mode=rw"
+        with closing(
+            sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
+        ) as connection:
             return connection.execute(statement, values).fetchall()
 
     def address_of(self, client: int) -> str | None:

@@ -20,7 +20,8 @@ class SimThreadPool:
 
     :ivar fault: called before each call in the thread; what it raises is what comes of the call. It may return
         microseconds that the call takes more.
-    :ivar fault_after: called after each; what it raises takes the place of the result.
+    :ivar fault_after: called when a database has taken what was written (see :mod:`gameproxy.simulation.lost_answers`);
+        what it raises takes the place of the answer.
     """
 
     def __init__(self, process: Process, name: str = "thread") -> None:
@@ -92,7 +93,6 @@ class SimThreadPool:
     ) -> None:
         try:
             result = call()
-            self.fault_after()
         except Exception:
             self._answer(on_result, False, Failure())
         else:
@@ -101,7 +101,7 @@ class SimThreadPool:
     def _answer(
         self, on_result: Callable[[bool, Any], object] | None, success: bool, result: Any
     ) -> None:
-        self._kernel.write("thread", self._process.name, self._name, int(success))
+        self._kernel.write(f"thread {self._process.name} {self._name} {success:d}")
         if on_result is not None:
             on_result(success, result)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import signal
 import tempfile
 import time
 import weakref
@@ -12,47 +11,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final, cast
+from typing import Final
 
-from twisted.logger import ILogObserver, globalLogPublisher
-from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
+from twisted.logger import globalLogPublisher
 
 from gameproxy.config import Config, ServerConfig
-from gameproxy.farm import GameFarm
 from gameproxy.gameserver import Game, Place
-from gameproxy.host import Host
-from gameproxy.interfaces import Reactor, SessionRecord
 from gameproxy.keys import read_secret
-from gameproxy.service import GameProxy
 from gameproxy.simulation.chance import entropy, stream
 from gameproxy.simulation.handles import ServerHandle
-from gameproxy.simulation.invariants import Watch, connections_to, left_of_the_dead, left_over
+from gameproxy.simulation.invariants import LogEar, Watch, connections_to
 from gameproxy.simulation.kernel import EPOCH, MICROSECONDS, Kernel, Livelock
-from gameproxy.simulation.ledger import Ledger, WatchedFarm
-from gameproxy.simulation.machines import DESCRIPTORS_MAX, Process
-from gameproxy.simulation.processes import Programs, SimProcesses, send_signal
+from gameproxy.simulation.ledger import Ledger
+from gameproxy.simulation.processes import Programs, send_signal
 from gameproxy.simulation.programs import Temper, run_echo, serve_game
+from gameproxy.simulation.proxies import FARM_ADDRESS
+from gameproxy.simulation.proxies import SimProxy as SimProxy
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.remote import SERVERS_NETWORK, SimServer
+from gameproxy.simulation.replacement import Replacement
+from gameproxy.simulation.settling import settle
 from gameproxy.simulation.stage import Stage, WorldFailed, with_tickets
 from gameproxy.simulation.stage import default_config as default_config
 from gameproxy.simulation.states import State
 from gameproxy.simulation.threads import SimThreadPool
 from gameproxy.simulation.trace import Trace
 
-FARM_ADDRESS: Final = "10.0.0.1"
-FIRST_PORT: Final = 7001
 CLIENTS_ADDRESS: Final = "10.0.1.1"
-REST_TIME: Final = 120.0
-"""Virtual seconds in which nothing may be left, when nobody plays."""
-SETTLE_TIME: Final = 120.0
-"""Virtual seconds in which all must come to rest when faults have stopped."""
 HYDRATING_TIME: Final = 600.0
 """Virtual seconds that it may take until a world is in the state in which it is to begin."""
-CALM_TIME: Final = 20.0
-"""Virtual seconds after the last fault in which all that it has led to must be put right, while players go on."""
 DISTURBED: Final = 25
 """Of 100 times that a site is come by which is to be disturbed, how often it is."""
 _LOOKS_AT_WALL: Final = 256
@@ -102,6 +89,7 @@ class Simulation(Stage):
         self.ledger = Ledger(
             self.violated, self._capacity_of, partial(connections_to, self), self.write
         )
+        self.replacement = Replacement(self)
         self.programs = Programs(seed)
         self.programs.programs["echo"] = self._run_echo
         self.temper_of: Callable[[int], Temper] = lambda number: Temper()
@@ -124,7 +112,7 @@ class Simulation(Stage):
         self.clients_machine = self.kernel.add_machine("clients", CLIENTS_ADDRESS)
         self._clients_reactor = SimReactor(self.clients_machine.start("clients"))
         self._configure(config or default_config(), proxies)
-        ear = _LogEar(weakref.WeakMethod(self.violated))
+        ear = LogEar(weakref.WeakMethod(self.violated))
         globalLogPublisher.addObserver(ear)
         self._let_go = weakref.finalize(self, _let_go, ear, self._folder)
 
@@ -254,6 +242,11 @@ class Simulation(Stage):
         self.write("ban", player)
         self.ledger.banned[player] = None
 
+    @property
+    def has_database(self) -> bool:
+        """Whether the farm's database is there: when it was deleted, proxies make another soon."""
+        return self.config.database_path.exists()
+
     def living_game_servers(self) -> list[SimReactor]:
         """The reactors of the game servers that run."""
         remote = [server.reactor for server in self.remote_servers.values()]
@@ -273,6 +266,10 @@ class Simulation(Stage):
         self.start()
         when = self.begun + int(seconds * MICROSECONDS)
         self.kernel.at(max(when, self.kernel.now), call)
+
+    def allow(self, seconds: float) -> None:
+        """Let the run take so much more virtual time at least, whatever its budget."""
+        self._virtual_end = max(self._virtual_end, self.kernel.now + int(seconds * MICROSECONDS))
 
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time go by."""
@@ -298,7 +295,6 @@ class Simulation(Stage):
         held = condition()
         looks = _LOOKS_AT_WALL
         begin = time.perf_counter()
-
         look = self._watch.look
 
         def after_event() -> None:
@@ -349,61 +345,7 @@ class Simulation(Stage):
         )
 
     def _settle(self) -> None:
-        self.write("settle")
-        self.kernel.network.mend_all()
-        self.is_calm = True
-        self.next_tempers.clear()
-        self.ledger.clock_set()
-        for machine in self.kernel.machines.values():
-            machine.skew = 0
-            for process in list(machine.processes.values()):
-                process.thaw()
-                process.descriptors_max = DESCRIPTORS_MAX
-        for threads in self.database_threads():
-            threads.calm()
-        for server in self.remote_servers.values():
-            server.heal()
-        others_live = any(proxy.process.alive for proxy in self.proxies)
-        if not (self.has_faults and others_live):
-            self._heal_proxies()
-        longest = 2 * (CALM_TIME + SETTLE_TIME + REST_TIME)
-        self._virtual_end = max(self._virtual_end, self.kernel.now + int(longest * MICROSECONDS))
-        if self.has_faults:
-            self.run_for(CALM_TIME)
-        wrong = self.ledger.wrongly_inside() or left_of_the_dead(self)
-        if wrong is not None:
-            raise self.failure(wrong)
-        self._heal_proxies()
-        for client in self.all_clients:
-            client.disconnect()
-        self.run_until(self._is_at_rest, SETTLE_TIME, "everything comes to rest")
-        self._check_rest()
-
-    def _heal_proxies(self) -> None:
-        for proxy in self.proxies:
-            proxy.heal()
-
-    def _is_at_rest(self) -> bool:
-        return (
-            all(client.state in ("idle", "ended") for client in self.all_clients)
-            and all(len(proxy.service.sessions) == 0 for proxy in self.proxies)
-            and self.ledger.taken == 0
-        )
-
-    def _check_rest(self) -> None:
-        """Wait until nothing is left of the players, and look at what they saw."""
-        deadline = self.now + REST_TIME
-        soon = self.now + 5.0
-        while (left := left_over(self)) is not None:
-            if self.now > deadline:
-                raise self.failure(f"at rest: {left}")
-            self.run_for(0.5 if self.now < soon else 5.0)
-        for client in self.all_clients:
-            for fault in client.faults:
-                self.violated(f"client {client.number} saw: {fault}")
-        gc.collect()  # what failed unheard tells so now
-        if self.violations:
-            raise self.failure(self.violations[0])
+        settle(self)
 
     def violated(self, what: str) -> None:
         """Something does not hold: the run ends."""
@@ -434,113 +376,7 @@ class Simulation(Stage):
         run_echo(reactor, arguments, environment, self.ledger, temper)
 
 
-class SimProxy:
-    """A proxy of a simulated world: the real service, in a process that can be killed and started again.
-
-    :ivar service: the proxy that runs now.
-    """
-
-    service: GameProxy
-    process: Process
-    reactor: SimReactor
-    database_threads: SimThreadPool
-
-    def __init__(self, world: Simulation, number: int) -> None:
-        self._world = world
-        self.number = number
-        self.port = FIRST_PORT + number
-        self._starts = 0
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where clients connect."""
-        return FARM_ADDRESS, self.port
-
-    @property
-    def serves(self) -> bool:
-        """Whether it has started."""
-        return self.process.alive and bool(self.service.started.called)
-
-    def start(self) -> None:
-        """Start it, for the first time or again."""
-        world = self._world
-        self._starts += 1
-        name = f"proxy{self.number}"
-        self.process = world.farm_machine.start(name)
-        self.reactor = reactor = SimReactor(self.process, world.programs.spawn)
-        self.database_threads = SimThreadPool(self.process, "database")
-        proxy = world.config.proxy.model_copy(
-            update={"listen": (f"tcp:{self.port}:interface={FARM_ADDRESS}",)}
-        )
-        self.service = GameProxy(
-            world.config.model_copy(update={"proxy": proxy}),
-            cast(Reactor, reactor),
-            on_session_end=self._session_ended,
-            entropy=entropy(world.seed, name, self._starts),
-            host=Host(
-                processes=SimProcesses(self.process),
-                environment={},
-                ensure_descriptors=lambda _: None,
-                database_threads=cast(ThreadPool, self.database_threads),
-                password_threads=cast(ThreadPool, reactor.thread_pool),
-                disturbs=world.disturbs,
-            ),
-            control=False,
-        )
-        self.service.farm = cast(
-            GameFarm, WatchedFarm(self.service.farm, world.ledger, lambda: world.kernel.now)
-        )
-        world.write("start", self.process.name)
-        self.service.started.addErrback(self._not_started)
-        self.service.startService()
-
-    def kill(self) -> None:
-        """End it as SIGKILL does."""
-        if self.process.alive:
-            self._world.ledger.proxy_died([session.id for session in self.service.sessions])
-            self.process.end(by_signal=signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ask it to stop, as SIGTERM does: it drains."""
-        stopped = self.service.stopService()
-        stopped.addBoth(lambda _: self._world.write("stopped", self.process.name))
-
-    def lose_database_connection(self) -> None:
-        """Close it, as the farm does after most errors."""
-        pool = self.service.farm._store._database._pool
-        pool.disconnect(pool.connect())
-
-    def heal(self) -> None:
-        """Let nothing go wrong any more, and start it again if it was killed."""
-        if not self.process.alive:
-            self.start()
-
-    def _session_ended(self, record: SessionRecord) -> None:
-        self._world.write("over", record.session[:8], record.reason.value, record.server or "-")
-        self._world.ledger.session_ended(record)
-
-    def _not_started(self, failure: Failure) -> None:
-        self._world.write("not started", self.process.name, type(failure.value).__name__)
-
-
-@implementer(ILogObserver)
-class _LogEar:
-    """Hears the log: what production code logs as a failure is one.
-
-    :param violated: of a world, which must not live on because it is heard of.
-    """
-
-    def __init__(self, violated: weakref.WeakMethod[Callable[[str], None]]) -> None:
-        self._violated = violated
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        failure = event.get("log_failure")
-        violated = self._violated()
-        if violated is not None and isinstance(failure, Failure):
-            violated(f"{event.get('log_format') or 'failed'}: {failure.getErrorMessage()}")
-
-
-def _let_go(ear: _LogEar, folder: tempfile.TemporaryDirectory[str]) -> None:
+def _let_go(ear: LogEar, folder: tempfile.TemporaryDirectory[str]) -> None:
     globalLogPublisher.removeObserver(ear)
     folder.cleanup()
     gc.unfreeze()

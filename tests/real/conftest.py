@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.real.rig", "tests.real.streams")
+pytest.register_assert_rewrite("tests.real.relay_peers", "tests.real.rig", "tests.real.streams")

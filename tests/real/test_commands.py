@@ -152,7 +152,7 @@ async def test_status(tmp_path: Path) -> None:
         assert found["sessions"] == {
             "total": 3,
             "by_state": {"expecting": 1, "relaying": 2},
-            "by_relay": {"transport": 2, "epoll": 0, "sockmap": 0},
+            "by_relay": {"transport": 0, "epoll": 2, "sockmap": 0},
             "by_game": {"echo": 2},
         }
         assert found["queue"] == {"length": 0}
@@ -171,6 +171,7 @@ async def test_status(tmp_path: Path) -> None:
         status, output, errors = await farm.says("status")
         assert (status, errors) == (0, "")
         assert "Sessions: 3 (1 expecting, 2 relaying), 0 waiting" in output
+        assert "Relayed by: 2 epoll" in output
         ana.leave()
         await over(ana)
         gone = await farm.until(lambda found: found["farm"]["connections"] == 1, "status")

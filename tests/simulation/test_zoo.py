@@ -10,10 +10,10 @@ from tests.simulation.zoo import ZOO
 FAST = (
     "over-too-soon",
     "admit-not-checked",
-    "duplicates-let-be",
+    "reserved-slot-kept",
     "early-bytes-unbounded",
     "reserved-frames-pass",
-    "capacity-not-looked-at",
+    "duplicates-let-be",
 )
 """Those that show in one of the first runs."""
 

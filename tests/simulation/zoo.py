@@ -17,7 +17,8 @@ from gameproxy.farm.placement import Placement
 from gameproxy.farm.reaper import Reaper
 from gameproxy.farm.slots import SlotTable
 from gameproxy.farm.store import FarmStore
-from gameproxy.relay.transport import TransportRelay, _Lane
+from gameproxy.relay.lane import Lane
+from gameproxy.relay.transport import TransportRelay
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session_steps import SessionSteps
 from gameproxy.wire import StallWatch
@@ -244,7 +245,7 @@ def admit_not_checked(patch: MonkeyPatch) -> None:
 
 @bug("A reader that is slow stops the other side's writing.")
 def no_backpressure(patch: MonkeyPatch) -> None:
-    patch.setattr(_Lane, "pauseProducing", does_nothing)
+    patch.setattr(Lane, "pauseProducing", does_nothing)
 
 
 @bug("A side that takes nothing for long is let go of.")
@@ -278,19 +279,19 @@ def reserved_frames_pass(patch: MonkeyPatch) -> None:
 
 @bug("CLOSE is written between two frames, or not at all.", clients=3)
 def close_within_a_frame(patch: MonkeyPatch) -> None:
-    def let_go(self: _Lane, last_words: bytes) -> bytes:
+    def let_go(self: Lane, last_words: bytes) -> bytes:
         self._stop_watching()
         return last_words
 
-    patch.setattr(_Lane, "let_go", let_go)
+    patch.setattr(Lane, "let_go", let_go)
 
 
 @bug("What a client sent early is delivered before what it sends later.")
 def early_frames_lost(patch: MonkeyPatch) -> None:
-    def begin(self: _Lane) -> None:
+    def begin(self: Lane) -> None:
         self._early = b""
 
-    patch.setattr(_Lane, "begin", begin)
+    patch.setattr(Lane, "begin", begin)
 
 
 # Deadlines
@@ -309,7 +310,7 @@ def no_handshake_deadline(patch: MonkeyPatch) -> None:
     patch.setattr(ServerSide, "_too_late", does_nothing)
 
 
-@bug("A game server that cannot be reached is given up.", clients=3)
+@bug("A game server that cannot be reached is given up.")
 def no_connect_deadline(patch: MonkeyPatch) -> None:
     begin = ServerSide.__init__
 

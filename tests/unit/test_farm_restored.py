@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm import GameFarm
+from gameproxy.interfaces import AttemptFailed
+from gameproxy.reasons import CloseReason
+from gameproxy.simulation.lost_answers import connections_that_lose_answers
 from tests.farm_fixture import Client, World, listed
 
 
@@ -41,6 +47,18 @@ class RestoredTests(SynchronousTestCase):
         (self.folder / "backup.db").rename(world.path)
         world.reactor.pass_time(1.0)
 
+    def delete(self, world: World) -> None:
+        for name in self.folder.glob("farm.db*"):
+            name.unlink()
+
+    def restore_backup(self, world: World) -> None:
+        """As ``.restore`` of the sqlite3 shell does it, while all have the database open."""
+        with (
+            closing(sqlite3.connect(self.folder / "backup.db")) as backup,
+            closing(sqlite3.connect(world.path)) as database,
+        ):
+            backup.backup(database)
+
     def test_full_servers_after_trouble(self) -> None:
         """Sessions on a server without a free slot keep theirs when the database was out of order for a while."""
         world = self.world(listed("a", capacity=1))
@@ -61,8 +79,7 @@ class RestoredTests(SynchronousTestCase):
         self.relaying(world, other)
         keeper.relaying(first.slots[0])
         world.reactor.pass_time(1.0, 0.25)
-        for name in self.folder.glob("farm.db*"):
-            name.unlink()
+        self.delete(world)
         other.check_address("192.0.2.1")  # so that it is the first to notice
         world.reactor.pass_time(3.0, 0.25)
         self.assertEqual(world.evicted, [])
@@ -80,6 +97,67 @@ class RestoredTests(SynchronousTestCase):
         self.put_backup_back(world)
         self.assertEqual(world.sql("SELECT session FROM slots"), [(stays.session,)])
         self.assertEqual((world.counts("a"), world.evicted), ((0, 1, 2, 1), []))
+
+    def test_backup_in_which_others_are_in(self) -> None:
+        """Sessions keep their slots though a backup has others there that are over, of the same players too, or has
+        them on each other's game servers."""
+        world = self.world(
+            listed("a", capacity=1), listed("b", capacity=1), listed("c", capacity=1)
+        )
+        farm = world.proxy()
+        gone = self.relaying(world, farm, player="anna")
+        first, second = self.relaying(world, farm), self.relaying(world, farm)
+        self.assertEqual([gone.server, first.server, second.server], ["a", "b", "c"])
+        self.back_up(world)
+        with closing(sqlite3.connect(self.folder / "backup.db", isolation_level=None)) as backup:
+            # As if they had changed places since.
+            backup.execute("UPDATE slots SET server = NULL, state = 'queued' WHERE server = 'b'")
+            backup.execute("UPDATE slots SET server = 'b' WHERE server = 'c'")
+            backup.execute(
+                "UPDATE slots SET server = 'c', state = 'connected' WHERE server IS NULL"
+            )
+        farm.release(gone.session)
+        world.reactor.settle()
+        again = self.relaying(world, farm, player="anna")
+        self.assertEqual(again.server, "a")
+        self.put_backup_back(world)
+        world.reactor.pass_time(7.0, 0.25)
+        self.assertEqual(world.evicted, [])
+        self.assertEqual(
+            world.sql("SELECT server, session FROM slots ORDER BY server"),
+            [("a", again.session), ("b", first.session), ("c", second.session)],
+        )
+        self.assertEqual([world.counts(server)[:2] for server in "abc"], [(0, 1)] * 3)
+
+    def test_backup_with_the_player_s_last_session(self) -> None:
+        """Who came again since has not been replaced by the session that a backup has, which is over."""
+        world = self.world(listed("a", capacity=3))
+        farm = world.proxy()
+        gone = self.relaying(world, farm, player="anna")
+        self.back_up(world)
+        farm.release(gone.session)
+        again = self.relaying(world, farm, player="anna")
+        self.put_backup_back(world)
+        world.reactor.pass_time(7.0, 0.25)
+        self.assertEqual(world.evicted, [])
+        self.assertEqual(world.sql("SELECT session FROM slots"), [(again.session,)])
+
+    def test_backup_with_a_waiting_session(self) -> None:
+        """A session that has just been counted and is over hinders nothing when a backup has it in the queue."""
+        world = self.world()
+        farm = world.proxy()
+        client = world.client(farm)
+        self.back_up(world)
+        world.ready(world.starter.started[0])
+        world.reactor.pass_time(1.0, 0.25)
+        world.reactor.threads.broken = OSError("no")
+        farm.relaying(client.slots[0])
+        farm.release(client.session)
+        world.reactor.pass_time(0.5, 0.25)
+        world.reactor.threads.broken = None
+        self.put_backup_back(world)
+        world.reactor.pass_time(2.0, 0.25)
+        self.assertEqual(world.sql("SELECT session FROM slots"), [])
 
     def test_backup_copied_over(self) -> None:
         """What an older backup brings is noticed also when it was written into the same file."""
@@ -129,6 +207,111 @@ class RestoredTests(SynchronousTestCase):
         ((state, port, pid),) = world.sql("SELECT state, port, pid FROM game_servers")
         self.assertEqual((state, port, pid), ("ready", 5000, world.starter.pids[server]))
         self.assertEqual(world.counts(server), (0, 1, 1, 0))
+
+    def test_not_let_in_before(self) -> None:
+        """Who was not let in by a game server, and waits for another, is not sent there again: neither when the
+        database is deleted, nor when a backup has the session on that server still."""
+        for lose in (self.delete, self.put_backup_back, self.restore_backup):
+            world = self.world()
+            farm = world.proxy()
+            client = world.client(farm)
+            bad = world.starter.started[0]
+            world.ready(bad)
+            world.reactor.pass_time(7.0, 0.25)
+            self.assertEqual(client.server, bad)
+            self.back_up(world)
+            world.reactor.pass_time(7.0, 0.25)
+            failure = AttemptFailed(CloseReason.SERVER_UNREACHABLE, "no answer")
+            client.expect(farm.try_another(client.slots[0], failure, client.waiting))
+            world.reactor.pass_time(1.0, 0.25)
+            lose(world)
+            world.reactor.pass_time(3.0, 0.25)
+            self.assertEqual((client.has_slot(), client.refusals), (False, []), lose.__name__)
+            world.ready(world.starter.started[1])
+            world.reactor.pass_time(3.0, 0.25)
+            self.assertEqual(client.server, world.starter.started[1], lose.__name__)
+
+    def test_deleted_under_a_start(self) -> None:
+        """A game server that was started a moment ago, or just now, has its row again: who waits for it gets there."""
+        for pause in (0.0, 0.25):
+            world = self.world()
+            farm = world.proxy()
+            world.reactor.pass_time(0.5, 0.25)
+            client = world.client(farm)
+            world.reactor.pass_time(pause)
+            (server,) = world.starter.started
+            self.delete(world)
+            world.reactor.pass_time(1.0, 0.25)
+            ((state, pid),) = world.sql("SELECT state, pid FROM game_servers WHERE id = ?", server)
+            self.assertEqual((state, pid), ("starting", world.starter.pids[server]))
+            world.ready(server)
+            world.reactor.pass_time(1.0, 0.25)
+            self.assertEqual((client.server, world.starter.started), (server, [server]))
+
+    def test_row_lost_before_its_server_ran(self) -> None:
+        """The row of a game server that is lost between its making and the start is made again by the start."""
+        world = self.world()
+        farm = world.proxy()
+        start = farm._placement._start
+        self.patch(
+            farm._placement, "_start", lambda *which: world.reactor.callLater(2.0, start, *which)
+        )
+        world.client(farm)
+        self.delete(world)
+        world.reactor.pass_time(1.0, 0.25)
+        self.assertEqual(world.starter.started, [])
+        world.reactor.pass_time(1.5, 0.25)
+        first = world.starter.started[0]
+        self.assertEqual(
+            world.sql("SELECT state, pid FROM game_servers WHERE id = ?", first),
+            [("starting", world.starter.pids[first])],
+        )
+
+    def test_backup_restored_in_place(self) -> None:
+        """A backup from before a server was started, put into the file that all have open, ends no session, though the
+        first that a proxy does with it is to read."""
+        world = self.world()
+        farm = world.proxy()
+        world.reactor.pass_time(1.0, 0.25)
+        self.back_up(world)
+        world.reactor.pass_time(12.0, 0.25)
+        client = world.client(farm)
+        (server,) = world.starter.started
+        world.ready(server)
+        world.reactor.pass_time(1.0, 0.25)
+        farm.relaying(client.slots[0])
+        world.reactor.pass_time(2.0, 0.25)
+        self.restore_backup(world)
+        self.assertEqual(
+            world.counts(server) if world.sql("SELECT 1 FROM game_servers") else None, None
+        )
+        world.reactor.pass_time(8.0, 0.25)
+        self.assertEqual((world.counts(server)[:2], world.evicted), ((0, 1), []))
+
+    def test_lost_answers(self) -> None:
+        """A session that is refused, as its proxy does not hear that its slot was committed, leaves no slot: neither
+        when the connection is lost with the answer, nor when it is kept."""
+        for code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY):
+            world = self.world(listed("a"))
+            farm = world.proxy()
+
+            def lose(code: int = code) -> None:
+                error = sqlite3.OperationalError("no answer")
+                error.sqlite_errorcode = code
+                raise error
+
+            answers: list[Callable[[], None]] = [lambda: None]
+            farm._store._database._pool.connkw["factory"] = connections_that_lose_answers(
+                lambda answers=answers: answers[-1]()
+            )
+            self.disconnect(farm)
+            world.reactor.pass_time(1.0, 0.25)
+            answers.append(lose)
+            client = world.client(farm)
+            answers.pop()
+            self.assertEqual((client.reason, world.counts("a")[0]), ("internal", 1), code)
+            world.reactor.pass_time(8.0, 0.25)
+            self.assertEqual((world.counts("a")[:2], world.evicted), ((0, 0), []), code)
 
     def test_short_sessions_during_trouble(self) -> None:
         """A session that began to relay and ended while the database was out of order is counted once, and gone."""

@@ -38,6 +38,7 @@ class SurveyorTests(SynchronousTestCase):
         self.pulse = Pulse("me")
         self.surveyor = Surveyor("me", self.pulse, Bans(), self.processes)
         add_proxy(self.mine, "me", 1, "x")
+        self.pulse.begin(1.0)
 
     def tearDown(self) -> None:
         self.mine.connection.close()
@@ -45,7 +46,12 @@ class SurveyorTests(SynchronousTestCase):
 
     def read(self) -> Survey:
         self.assertIsNone(self.surveyor.look(self.mine))
-        return self.surveyor.read(self.mine, None, 0.0)
+        return self.read_now()
+
+    def read_now(self) -> Survey:
+        survey = self.surveyor.read(self.mine, None, 0.0)
+        assert survey is not None
+        return survey
 
     def known(self) -> Survey:
         """What a look finds unchanged."""
@@ -65,13 +71,20 @@ class SurveyorTests(SynchronousTestCase):
 
     def test_sign_of_life(self) -> None:
         """This proxy's own sign of life is no change, another's is."""
-        self.pulse.begin(1.0)
         known = self.read()
         self.assertTrue(self.pulse.renew(self.mine, 2.0))
         self.assertEqual(self.surveyor.look(self.mine), known)
         self.theirs.execute("UPDATE proxies SET beat = 3")
         self.assertFalse(self.pulse.renew(self.mine, 4.0))
         self.assertIsNone(self.surveyor.look(self.mine))
+
+    def test_from_another_time(self) -> None:
+        """What is not as this proxy left it, a backup perhaps, is not gone by until all that is missing is back."""
+        self.theirs.execute("UPDATE proxies SET beat = 0 WHERE id = 'me'")
+        self.assertIsNone(self.surveyor.look(self.mine))
+        self.assertIsNone(self.surveyor.read(self.mine, None, 0.0))
+        self.theirs.execute("DELETE FROM proxies")
+        self.assertIsNone(self.surveyor.read(self.mine, None, 0.0))
 
     def test_processes(self) -> None:
         """Processes that end are seen though no table says so."""
@@ -97,7 +110,7 @@ class SurveyorTests(SynchronousTestCase):
         """What is written between the look and the reading, or after it, is seen by the next look."""
         self.assertIsNone(self.surveyor.look(self.mine))
         add_proxy(self.theirs, "before", 2, "x")
-        survey = self.surveyor.read(self.mine, None, 0.0)
+        survey = self.read_now()
         self.assertEqual([proxy.id for proxy in survey.others], ["before"])
         add_proxy(self.mine, "after", 2, "x")
         self.assertEqual([proxy.id for proxy in self.read().others], ["after", "before"])
@@ -105,6 +118,7 @@ class SurveyorTests(SynchronousTestCase):
     def test_another_connection(self) -> None:
         """What was read through one connection says nothing of what another one sees, whatever its numbers are."""
         first, second = (make_database(":memory:") for _ in range(2))
+        add_proxy(first, "me", 1, "x")
         self.assertIsNone(self.surveyor.look(first))
         self.surveyor.read(first, None, 0.0)
         self.assertIsNotNone(self.surveyor.look(first))

@@ -602,6 +602,7 @@ class Status(CommandTestCase):
         _, output, errors = self.gameproxy("status")
         self.assertEqual(errors, "")
         self.assertIn("Sessions: 3 (1 expecting, 2 relaying), 0 waiting", output)
+        self.assertIn("\nRelayed by: 2 epoll\n", output)
         self.assertRegex(output, rf"{farms[0].proxy} .* 3 +10 +1 expecting, 2 relaying")
         self.assertRegex(output, rf"{farms[1].proxy} .*cannot be asked")
 

@@ -51,6 +51,17 @@ class RunTests(SynchronousTestCase):
         result = play(Run(1, str(path), clients=2))
         self.assertEqual((result.failure, result.reasons), (None, {"left": 2}))
 
+    def test_a_quiet_hour(self) -> None:
+        """In a night players come now and then, and all play; the game servers that nobody needs are stopped."""
+        result = play(Run(3, "night", clients=20), keep_trace=True)
+        self.assertEqual((result.failure, sum(result.reasons.values())), (None, 20))
+        self.assertGreater(result.virtual, 3600)
+        words = [line.split() for line in result.lines]
+        started = sum(line[1:3] == ["spawn", "echo"] for line in words)
+        ended = sum(line[1] == "end" and line[2].startswith("echo") for line in words)
+        self.assertGreater(ended, 1)
+        self.assertGreaterEqual(started, 1)
+
     def test_a_fault_taken_away_leaves_the_others(self) -> None:
         """Each has its own chance."""
         self.assertEqual(draw(3, 5, 10.0), [f for f in draw(3, 6, 10.0) if f.number < 5])

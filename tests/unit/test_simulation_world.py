@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy.service import GameProxy
 from gameproxy.simulation.clients import Plan
 from gameproxy.simulation.world import Simulation, SimulationFailed
 
@@ -34,6 +37,24 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(trace(1), first)
         self.assertNotEqual(trace(2), first)
 
+    def test_all_have_ended(self) -> None:
+        """Clients have ended when each of them has, and no more when one comes again."""
+        with Simulation(5, wall_budget=30) as sim:
+            clients = sim.clients.make(3, Plan(frames=1, stays=True))
+            self.assertFalse(clients.have_ended)
+            clients.connect_all()
+            sim.assert_reached(clients, server=True)
+            for client in (clients[1], clients[0]):
+                client.disconnect()
+                sim.run_for(1)
+                self.assertTrue(client.has_ended)
+                self.assertFalse(clients.have_ended)
+            clients[2].disconnect()
+            sim.run_until(lambda: clients.have_ended, 5)
+            clients[0].connect()
+            self.assertFalse(clients.have_ended)
+            sim.settle()
+
     def test_virtual_budget(self) -> None:
         """A run that takes too long fails, and says where it was and how to have it again."""
         with Simulation(7, virtual_budget=2, wall_budget=30) as sim:
@@ -56,6 +77,23 @@ class WorldTests(SynchronousTestCase):
             sim.clients.batch(2)
             with pytest.raises(SimulationFailed, match="not within 1 s"):
                 sim.farm.assert_counts(connections=3, within=1)
+
+    def test_what_is_logged_as_a_failure(self) -> None:
+        """Fails the run, whichever way it is logged."""
+
+        def accept(proxy: GameProxy, wire: object) -> None:
+            raise ValueError("not let in")
+
+        def tell(proxy: GameProxy, wire: object) -> None:
+            Logger().failure("trouble", Failure(ValueError("not let in")))
+
+        for raises, words in ((accept, "failed: not let in"), (tell, "trouble: not let in")):
+            self.patch(GameProxy, "_accept", raises)
+            with Simulation(7, wall_budget=30) as sim:
+                sim.clients.batch(1)
+                with pytest.raises(SimulationFailed, match=words):
+                    sim.run_for(1)
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_killed_and_restarted(self) -> None:
         """A proxy that is killed leaves nothing behind when it is there again."""

@@ -11,4 +11,4 @@ def play(sim: Simulation, count: int) -> None:
     else:
         sim.assert_reached(players, selection=True, server=True)
     players.disconnect_all()
-    sim.run_until(lambda: all(player.has_ended for player in players), 60, "all have left")
+    sim.run_until(lambda: players.have_ended, 60, "all have left")

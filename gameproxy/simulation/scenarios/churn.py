@@ -25,4 +25,4 @@ def play(sim: Simulation, count: int) -> None:
             leaver = players[chance.randrange(count)]
             sim.at(round_ * ROUND + leaver.chance("leaves") * ROUND, leaver.disconnect)
     sim.run_for(ROUNDS * ROUND)
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

@@ -13,7 +13,7 @@ def play(sim: Simulation, count: int) -> None:
     players = sim.clients.make(count, lambda number: plan_of(sim.seed, number))
     for player in players:
         sim.at(player.chance("comes") * GAP * count, player.connect)
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")
 
 
 def plan_of(seed: int, number: int) -> Plan:

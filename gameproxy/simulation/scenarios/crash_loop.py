@@ -18,7 +18,7 @@ def play(sim: Simulation, count: int) -> None:
     for _ in range(40):
         sim.run_for(3.0)
         missing = [one for one in players if one.has_ended and not one.was_welcomed]
-        if not missing and all(player.has_ended for player in players):
+        if not missing and players.have_ended:
             return
         for player in missing:
             if not player.left_out:

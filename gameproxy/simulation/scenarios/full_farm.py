@@ -20,7 +20,7 @@ def play(sim: Simulation, count: int) -> None:
     players = sim.clients.make(count, Plan(frames=20, gap=0.05))
     for player in players:
         sim.at(player.chance("comes") * 1.0, player.connect)
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")
     if not sim.has_faults:
         for player in players:
             if not player.left_out and not player.is_done:

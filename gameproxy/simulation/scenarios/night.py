@@ -12,4 +12,4 @@ def play(sim: Simulation, count: int) -> None:
     for player in players:
         sim.at(player.chance("comes") * HOUR, player.connect)
     sim.run_for(HOUR)
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

@@ -21,4 +21,4 @@ def play(sim: Simulation, count: int) -> None:
             player.connect()
     sim.run_for(10.0)
     players.disconnect_all()
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

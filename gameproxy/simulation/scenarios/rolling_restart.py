@@ -20,4 +20,4 @@ def play(sim: Simulation, count: int) -> None:
             proxy.kill()
         proxy.heal()
         sim.run_for(2.0)
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

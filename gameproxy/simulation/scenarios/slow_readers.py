@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gameproxy.simulation.clients import Plan
+from gameproxy.simulation.clients import Clients, Plan
 from gameproxy.simulation.scenarios.connect import plan_of
 from gameproxy.simulation.world import Simulation
 
@@ -20,11 +20,11 @@ def play(sim: Simulation, count: int) -> None:
     players = sim.clients.make(count, plan)
     for player in players:
         sim.at(player.chance("comes") * 2.0, player.connect)
-    others = [player for player in players if player.plan.reads]
-    sim.run_until(lambda: all(player.has_ended for player in others), 300, "the others have left")
+    others = Clients([player for player in players if player.plan.reads])
+    sim.run_until(lambda: others.have_ended, 300, "the others have left")
     sim.run_for(TIME)
     for player in players:
         player.read()
     sim.run_for(TIME)
     players.disconnect_all()
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

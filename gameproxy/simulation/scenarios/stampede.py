@@ -8,4 +8,4 @@ def play(sim: Simulation, count: int) -> None:
     """``count`` players."""
     players = sim.clients.make(count, lambda number: plan_of(sim.seed, number))
     players.connect_all()
-    sim.run_until(lambda: all(player.has_ended for player in players), 300, "all have left")
+    sim.run_until(lambda: players.have_ended, 300, "all have left")

@@ -1,0 +1,265 @@
+"""The epoll plane: frames move between sockets of plain TCP, on Linux, past Twisted.
+
+All sockets of a proxy that are read here share one epoll object, whose own descriptor is one reader in the reactor.
+What is read goes straight to the peer's socket. Twisted's transports keep the sockets, and do all that is rare: what a
+socket does not take at once waits in its transport, with the backpressure of the reference relay; and a side whose
+stream ends or breaks is read by its transport again, so that it ends as it does there.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, cast
+
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gameproxy.dialect import Dialect
+from gameproxy.interfaces import Outcome
+from gameproxy.relay.lane import Lane
+from gameproxy.relay.transport import TransportRelay
+from gameproxy.sites import Disturbs, never
+from gameproxy.wire import Side, Wire
+
+READ_MAX: Final = 192 * 1024
+"""Most bytes that are read of a socket at once. With what a transport buffers before it says stop (64 KiB), no more
+than 256 KiB wait for a side that is slow."""
+ROUND_SOCKETS: Final = 32
+"""Most sockets that are read before the system is asked again which can be."""
+TURN_ROUNDS: Final = 8
+"""How often it is asked in one turn of the reactor."""
+TURN_BYTES: Final = 1024 * 1024
+"""Bytes after which it is asked no more in this turn."""
+
+
+@implementer(IReadDescriptor)
+class EpollPlane:
+    """The sockets that are read here.
+
+    :param reactor: where it reads; if it reads no descriptors, or this is not Linux, the plane takes nothing.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: object) -> None:
+        self._reactor = reactor
+        self._epoll: select.epoll | None = None
+        self._ends: dict[int, DirectEnd] = {}
+        self._buffer = memoryview(bytearray(READ_MAX))
+
+    @staticmethod
+    def works_with(reactor: object) -> bool:
+        """Whether the system has epoll, and a reactor can watch its descriptor."""
+        return hasattr(select, "epoll") and bool(IReactorFDSet.providedBy(reactor))
+
+    def takes(self, *wires: Wire) -> bool:
+        """Whether it can read and write these: plain TCP connections of Twisted's, on sockets of the system's."""
+        return self.works_with(self._reactor) and all(map(_is_plain, wires))
+
+    def join(self, end: DirectEnd) -> None:
+        """Read a socket from now on, if that is not done yet.
+
+        :raises OSError: the system has no room for that.
+        """
+        if self._ends.get(end.descriptor) is end:
+            return
+        if self._epoll is None:  # not sooner: twistd may fork before
+            self._epoll = select.epoll()
+            cast(IReactorFDSet, self._reactor).addReader(self)
+        # Level-triggered: a socket is not read until it is empty, and of what is left an edge would not tell.
+        self._epoll.register(end.descriptor, select.EPOLLIN)
+        self._ends[end.descriptor] = end
+
+    def leave(self, end: DirectEnd) -> None:
+        """Read a socket no more. It may be closed already, and its number another's."""
+        if self._epoll is not None and self._ends.get(end.descriptor) is end:
+            del self._ends[end.descriptor]
+            with suppress(OSError):
+                self._epoll.unregister(end.descriptor)
+
+    def close(self) -> None:
+        """Let go of what the plane itself needs; nothing is read any more."""
+        if self._epoll is not None:
+            cast(IReactorFDSet, self._reactor).removeReader(self)
+            self._epoll.close()
+            self._epoll = None
+
+    # What the reactor calls
+
+    def fileno(self) -> int:
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "epoll"
+
+    def doRead(self) -> None:
+        assert self._epoll is not None
+        poll, ends, buffer, readable = self._epoll.poll, self._ends, self._buffer, select.EPOLLIN
+        size = 0
+        for _ in range(TURN_ROUNDS):
+            events = poll(0, ROUND_SOCKETS)
+            for descriptor, event in events:
+                end = ends.get(descriptor)
+                if end is None:  # what came before it in this round has ended its session
+                    continue
+                try:
+                    if event == readable:
+                        size += end.read(buffer)
+                    else:  # broken
+                        end.hand_back()
+                except Exception:
+                    self.log.failure("While relaying")
+                    end.abort()
+            if not events or size >= TURN_BYTES:
+                break
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.close()
+
+
+class DirectEnd:
+    """One end of a session: its socket is read on the plane and written at once to the other's.
+
+    :param lane: what comes of the socket goes along it.
+    """
+
+    __slots__ = (
+        "_lane",
+        "_plane",
+        "_receive",
+        "_scan",
+        "_scanner",
+        "_send",
+        "_sink",
+        "_sink_transport",
+        "_wire",
+        "descriptor",
+    )
+
+    def __init__(self, plane: EpollPlane, wire: Wire, lane: Lane, sink: Wire) -> None:
+        self._plane = plane
+        self._wire = wire
+        self._lane = lane
+        self._sink = sink
+        self._sink_transport = cast(Connection, sink.transport)
+        handle = cast(Connection, wire.transport).socket
+        self.descriptor = handle.fileno()
+        self._receive = handle.recv_into
+        self._send = self._sink_transport.socket.send
+        self._scanner = lane.scanner
+        self._scan = lane.scanner.scan
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the plane reads it, or will when the other is no longer slow."""
+        return self._lane.source is self
+
+    def begin(self) -> None:
+        """Read on the plane, and no more in the reactor."""
+        self._wire.pause()
+        self._lane.source = self
+        self.resume()
+
+    def pause(self) -> None:
+        self._plane.leave(self)
+
+    def resume(self) -> None:
+        try:
+            self._plane.join(self)
+        except OSError:
+            self.hand_back()
+
+    def hand_back(self) -> None:
+        """Have Twisted's transport read again, and see by itself how the stream ends."""
+        self._plane.leave(self)
+        self._lane.source = self._wire
+        self._wire.resume()
+
+    def abort(self) -> None:
+        """Break the connection, as Twisted does where something is raised."""
+        self._plane.leave(self)
+        cast(Connection, self._wire.transport).abortConnection()
+
+    def read(self, buffer: memoryview) -> int:
+        """Read once, and pass on what may pass.
+
+        :return: how many bytes were read.
+        """
+        try:
+            size = self._receive(buffer)
+        except BlockingIOError:  # nothing is there any more
+            return 0
+        except OSError:  # broken
+            size = 0
+        if not size:
+            self.hand_back()
+            return 0
+        data = self._scan(buffer[:size])
+        sink = self._sink_transport
+        sent = 0
+        # What was written waits in these two, and goes first. Twisted has no public name for that.
+        if data and not (sink.dataBuffer or sink._tempDataBuffer):
+            try:
+                sent = self._send(data)
+            except OSError:
+                sent = 0  # it is full; or broken, and its transport will see that
+        if sent < len(data):
+            self._sink.write(bytes(data[sent:]))
+        if self._scanner.stopped is not None:
+            self._lane.scan_stopped()
+        return size
+
+
+class EpollRelay(TransportRelay):
+    """Relays as the reference does, on a plane that takes both sides.
+
+    :param on: reads both sockets.
+    """
+
+    def __init__(
+        self,
+        on: EpollPlane,
+        client: Side,
+        server: Side,
+        dialect: Dialect,
+        clock: IReactorTime,
+        stall_timeout: float,
+        on_end: Callable[[Outcome], None],
+        disturbs: Disturbs = never,
+    ) -> None:
+        super().__init__(client, server, dialect, clock, stall_timeout, on_end, disturbs)
+        self._ends = (
+            DirectEnd(on, self._client, self._from_client, self._server),
+            DirectEnd(on, self._server, self._from_server, self._client),
+        )
+
+    @property
+    def plane(self) -> str:
+        return "epoll" if all(end.is_direct for end in self._ends) else "transport"
+
+    def start(self) -> None:
+        for end in self._ends:
+            end.begin()
+        super().start()
+
+    def _finish(
+        self, outcome: Outcome, to_client: bytes, to_server: bytes, over: Wire | None = None
+    ) -> None:
+        for end in self._ends:  # Twisted's transports end the connections
+            end.pause()
+        super()._finish(outcome, to_client, to_server, over)
+
+
+def _is_plain(wire: Wire) -> bool:
+    transport = wire.transport  # with TLS, that is what encrypts
+    if not isinstance(transport, Connection) or not transport.connected:
+        return False
+    handle = transport.getHandle()
+    return type(handle) is socket.socket and handle.family in (socket.AF_INET, socket.AF_INET6)
