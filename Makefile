@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench bench-relay dist clean
+.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench bench-relay bpf dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -52,6 +52,18 @@ bench: .venv/test.stamp
 # of each kind, fewer idle sessions.
 bench-relay: .venv/bench.stamp
 	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)
+
+# Builds the program that relays in the kernel, which is shipped built. Needs clang (14, for the same bytes),
+# libbpf-dev and bpftool; no path of this machine gets into what is built.
+SOCKMAP := gameproxy/relay/sockmap
+BPF_INTO := $(SOCKMAP)
+BPF_WORK := build
+bpf: .venv/test.stamp
+	@mkdir -p $(BPF_WORK)
+	cd $(SOCKMAP) && clang -target bpf -O2 -g -Wall -Werror -fdebug-compilation-dir=. \
+		-idirafter /usr/include/$$(uname -m)-linux-gnu -c relay.bpf.c -o $(abspath $(BPF_WORK))/relay.bpf.o
+	bpftool gen skeleton -L $(BPF_WORK)/relay.bpf.o > $(BPF_WORK)/relay.skeleton.h
+	$(BIN)/python -m gameproxy.relay.sockmap $(BPF_WORK)/relay.skeleton.h $(BPF_INTO)/relay.bpf.loader
 
 # Source distribution and wheel, in dist/.
 dist: .venv/release.stamp

@@ -215,6 +215,25 @@ class FrameScanner:
         """Whether what has passed ends where a frame ends."""
         return self.remaining == 0
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether all that was scanned has passed, so that somebody else may go on from here."""
+        return self.stopped is None and not self._held and not self._missing
+
+    def skip(self, begun: int, size: int, remaining: int) -> None:
+        """Go on where somebody else has stopped who let the stream pass meanwhile.
+
+        :param begun: frames of which something has passed there, and nothing here.
+        :param size: bytes that have passed there.
+        :param remaining: bytes of the body that was passing which are still to come.
+        :raises RuntimeError: something is held here, which would have come first.
+        """
+        if not self.holds_nothing:
+            raise RuntimeError("the scanner holds what comes first")
+        self._begun += begun
+        self.size += size
+        self.remaining = remaining
+
     @overload
     def scan(self, data: bytes) -> bytes: ...
     @overload

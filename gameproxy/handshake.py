@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -51,7 +50,6 @@ class HandshakeError(Exception):
     """The other side did not prove what it had to. The text is for logs and holds nothing that was sent."""
 
 
-@lru_cache(maxsize=1024)  # a proxy needs the same ones with each session
 def derive_server_key(secret: bytes, server_id: str) -> bytes:
     """The 32-byte key of one game server.
 

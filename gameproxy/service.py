@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -53,6 +54,8 @@ from gameproxy.session_log import SessionLog
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
+KEYS_KEPT: Final = 1024
+"""Derived keys of game servers that are kept: each session needs one."""
 LAST_WORDS_TIME: Final = 5.0
 """Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
 
@@ -137,7 +140,8 @@ class GameProxy(Service):
         )
         with _naming("proxy.relay"):
             self._relays = Relays(config.proxy, reactor, self._dialect, disturbs)
-        self.farm = self._open_farm(lambda id: keys.get(id) or derive_server_key(secret, id))
+        derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
+        self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
         operators = Operators(self.sessions, self.farm, reactor)
         if control:

@@ -1,5 +1,23 @@
-"""Lets pytest explain the assertions of the rig as it does those of tests."""
+"""What the tests with real sockets share."""
+
+from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.real.relay_peers", "tests.real.rig", "tests.real.streams")
+from gameproxy.relay.sockmap import SockmapPlane, load, why_not
+
+# Lets pytest explain the assertions of the rigs as it does those of tests.
+pytest.register_assert_rewrite(
+    "tests.real.relay_peers", "tests.real.rig", "tests.real.sockmap_rig", "tests.real.streams"
+)
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[SockmapPlane]:
+    """The relay in the kernel, with little room. Skips, and says why, where there can be none."""
+    why = why_not()
+    if why is not None:
+        pytest.skip(f"not on this machine: {why}")
+    plane = load(4)
+    yield plane
+    plane.close()
