@@ -77,6 +77,7 @@ class GameProxy(Service):
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
+    :ivar hindrance: why no new clients are served, in a word; empty when they are.
     :raises ConfigurationError: a file that the configuration names cannot be used.
     """
 
@@ -98,6 +99,7 @@ class GameProxy(Service):
     ) -> None:
         self.started: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
+        self.hindrance = "starting"
         self.metrics = Metrics()
         self.clock = reactor
         self.games = config.game_names
@@ -116,7 +118,6 @@ class GameProxy(Service):
         self._session_log = SessionLog(reactor)
         self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
-        self._serves = False
         self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
@@ -201,6 +202,7 @@ class GameProxy(Service):
         :return: fires when all that is done; so does that of a second call meanwhile.
         """
         super().stopService()
+        self.hindrance = "draining"
         if self._stopped is None:
             self._stopped = Deferred.fromCoroutine(self._stop())
         told: Deferred[None] = Deferred()
@@ -253,7 +255,8 @@ class GameProxy(Service):
             games=", ".join(self.games),
             addresses=", ".join(address_of(port) for port in self.ports),
         )
-        self._serves = True
+        if self.running:
+            self.hindrance = ""
         self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
@@ -293,13 +296,6 @@ class GameProxy(Service):
             self._session_log.tell(self._on_session_end, record)
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
-
-    @property
-    def hindrance(self) -> str:
-        """Why no new clients are served, in a word; empty when they are."""
-        if self._stopped is not None:
-            return "draining"
-        return "" if self._serves else "starting"
 
     def _has_room(self) -> bool:
         if self.sessions.has_room():

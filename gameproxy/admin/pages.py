@@ -39,9 +39,7 @@ class Watched(Protocol):
     authenticator: CredAuthenticator
     early_bytes: EarlyBytes
     games: tuple[str, ...]
-
-    @property
-    def hindrance(self) -> str: ...
+    hindrance: str
 
 
 class Pages:
