@@ -25,10 +25,12 @@ class AddressLimits:
     """``[limits.connections_per_second]`` and ``[limits.sessions_per_address]``.
 
     What has no address, as a UNIX socket has none, is not limited: it would all count as one.
+
+    :ivar counts: of all limits that were broken, these and others.
     """
 
     def __init__(self, section: LimitsConfig, clock: IReactorTime, counts: LimitCounts) -> None:
-        self._counts = counts
+        self.counts = counts
         connections, sessions = section.connections_per_second, section.sessions_per_address
         self._refuses_connections = connections.mode == "enforce"
         self._throttle: Throttle | None = None
@@ -61,7 +63,7 @@ class AddressLimits:
         wait = self._throttle.wait(prefix_of(address))
         if not wait:
             return None
-        self._counts.count("connections_per_second")
+        self.counts.count("connections_per_second")
         return (
             Refusal(CloseReason.THROTTLED, retry_after=wait) if self._refuses_connections else None
         )
@@ -70,7 +72,7 @@ class AddressLimits:
         sessions = self._sessions.get(address, {})
         if self._most is None or len(sessions) < self._most:
             return None
-        self._counts.count("sessions_per_address")
+        self.counts.count("sessions_per_address")
         if not self._refuses_sessions:
             return None
         # A player whose connection was cut off comes again, and is not to be kept out by what is left of it.

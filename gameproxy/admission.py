@@ -98,8 +98,9 @@ class Admission:
         return len(self._refused) <= REFUSED_MAX
 
     def limits(self) -> dict[str, int]:
-        """The limits, and how many sessions count for that of the unauthenticated."""
-        return {
+        """The limits, how many sessions count for that of the unauthenticated, and how often others were broken."""
+        counts = {} if self._addresses is None else self._addresses.counts.numbers()
+        return counts | {
             "max_sessions": self._max_sessions,
             "max_unauthenticated": self._max_unauthenticated,
             "unauthenticated": len(self._unauthenticated),

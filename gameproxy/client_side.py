@@ -48,7 +48,13 @@ class EarlyBytes:
     """How much all clients together have sent before they relay."""
 
     def __init__(self, limit: int = ALL_EARLY_MAX) -> None:
+        self.limit = limit
         self._left = limit
+
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept now."""
+        return self.limit - self._left
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many bytes more; if so, it is taken."""

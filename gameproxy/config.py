@@ -32,7 +32,6 @@ from gameproxy.config_problems import Problem as Problem
 from gameproxy.config_problems import problems_in as problems_in
 from gameproxy.config_values import (
     FROM_LIST,
-    NOT_OFFERED,
     ClearListeners,
     Command,
     Count,
@@ -49,6 +48,7 @@ from gameproxy.config_values import (
     Seconds,
     Share,
     Text,
+    is_loopback,
     network,
 )
 from gameproxy.config_values import Section as _Section
@@ -58,7 +58,6 @@ OWN_FRAMES_NEED: Final = 512
 """Bytes that a body must be able to have for the proxy's own frames to fit."""
 OWN_FRAMES_BEGIN: Final = 16
 """And bytes that it need not have more of: the proxy's shortest frames are little longer."""
-_SECTIONS_NOT_OFFERED: Final = ("admin",)
 
 
 class ProxyConfig(_Section):
@@ -158,6 +157,30 @@ class SelectionConfig(_Section):
     attempts: Count = 3
     connect_timeout: Seconds = 2.0
     handshake_timeout: Seconds = 5.0
+
+
+class AdminConfig(_Section):
+    """``[admin]``: where monitoring and operators' programs ask. An empty ``listen`` turns it off."""
+
+    listen: Text = ""
+    token_file: FilledText = "admin.token"  # noqa: S105 - the name of a file
+    public: bool = False
+
+    @model_validator(mode="after")
+    def _is_private(self) -> AdminConfig:
+        if self.listen and not self.public and not is_loopback(self.listen):
+            message = (
+                "must be on this machine alone, as 'tcp:9180:interface=127.0.0.1' or 'unix:admin.sock'; "
+                "or say public = true"
+            )
+            raise invalid([(("listen",), message)])
+        return self
+
+
+class LogConfig(_Section):
+    """``[log]``: what is logged, for programs. An empty ``json_file`` turns it off, ``-`` is the standard output."""
+
+    json_file: Text = ""
 
 
 class GameConfig(_Section):
@@ -275,6 +298,8 @@ class Config(_Section):
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
     proxy_protocol: ProxyProtocolConfig = ProxyProtocolConfig()
+    admin: AdminConfig = AdminConfig()
+    log: LogConfig = LogConfig()
     games: Annotated[tuple[GameConfig, ...], FROM_LIST] = ()
     servers: Annotated[tuple[ServerConfig, ...], FROM_LIST] = ()
     folder: Path = Path()
@@ -348,9 +373,6 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     """
     document = read_document(text)
     problems: list[Problem] = []
-    for name in _SECTIONS_NOT_OFFERED:
-        if document.pop(name, None) is not None:
-            problems.append((name, NOT_OFFERED))
     if document.pop("folder", None) is not None:
         problems.append(("folder", PLAINER["extra_forbidden"]))
     if farm_needed and not document.get("games") and not document.get("servers"):

@@ -13,6 +13,11 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 NOT_OFFERED: Final = "this version does not offer it"
 _DATABASE: Final = re.compile(r"sqlite:///[^\0?#]*[^\0?#/]")
+_LOOPBACK: Final = re.compile(
+    r"unix:.+|tcp6?:(?:port=)?[0-9]{1,5}:(?:backlog=[0-9]+:)?interface="
+    r"(?:127(?:\.[0-9]{1,3}){3}|(?:\\:){2}1)(?::backlog=[0-9]+)?",
+    re.DOTALL,
+)
 _LISTENER_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,9})(?::|$)")
 
 
@@ -130,6 +135,11 @@ def network(value: str) -> IPv4Network | IPv6Network:
     if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped is not None:
         raise ValueError("must be written as IPv4, without ::ffff:")
     return found
+
+
+def is_loopback(description: str) -> bool:
+    """Whether only programs on this machine can reach what listens there. What is not known to be so is not."""
+    return bool(_LOOPBACK.fullmatch(description))
 
 
 def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:

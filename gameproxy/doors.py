@@ -11,13 +11,13 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamServerEndpoint,
 )
-from twisted.python.failure import Failure
 
 from gameproxy.admission import Admission
 from gameproxy.client_side import ClientFactory
 from gameproxy.config import Config
 from gameproxy.config_values import listening_endpoint
 from gameproxy.interfaces import Peer
+from gameproxy.listening import raise_now
 from gameproxy.proxied import HeaderCounts, ProxiedFactory
 from gameproxy.tls import Credentials
 from gameproxy.wire import Wire
@@ -26,7 +26,8 @@ from gameproxy.wire import Wire
 class Doors:
     """The ports of a proxy: of ``[proxy]``, of ``[tls]``, and of ``[proxy_protocol]``.
 
-    :param sessions: bounds what is let in.
+    :param sessions: bounds what waits for its header.
+    :param has_room: whether another client can be taken at all.
     :param accept: called with each connection, and where its client comes from.
     :ivar headers: what has come to the ports of ``[proxy_protocol]``.
     """
@@ -37,12 +38,13 @@ class Doors:
         reactor: IReactorTime,
         sessions: Admission,
         credentials: Credentials,
+        has_room: Callable[[], bool],
         accept: Callable[[Wire, Peer], None],
     ) -> None:
         self.headers = HeaderCounts()
         self._config = config
         self._reactor = reactor
-        clear = ClientFactory(reactor, sessions.has_room, accept)
+        clear = ClientFactory(reactor, has_room, accept)
         secure = credentials.factory(clear)
         section = config.proxy_protocol
         proxied = ProxiedFactory(
@@ -80,20 +82,5 @@ class Doors:
                     raise ValueError(f"{section}.listen[{index}]: {error}") from error
         for endpoint, factory in endpoints:
             listening = endpoint.listen(factory)
-            _raise_now(listening)
+            raise_now(listening)
             yield listening
-
-
-def address_of(port: IListeningPort) -> str:
-    """Where it listens, for people."""
-    address = port.getHost()
-    host, number = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{number}"
-
-
-def _raise_now(listening: Deferred[IListeningPort]) -> None:
-    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
-    if listening.called and isinstance(listening.result, Failure):
-        failure = listening.result
-        listening.addErrback(lambda _: None)  # it is told
-        failure.raiseException()

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
 )
 
 from gameproxy.messages import Auth, Welcome
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.wire import Side
 
@@ -338,7 +339,7 @@ class SessionRecord:
 
     :param message: what people were told.
     :param detail: what only operators are told; may be empty. It may hold what came from outside.
-    :param started_at: seconds since the epoch; so is ``ended_at``.
+    :param started_at: seconds since the epoch; so are ``ended_at`` and ``relayed_at``, when it began to relay.
     """
 
     session: str
@@ -352,6 +353,7 @@ class SessionRecord:
     started_at: float
     ended_at: float
     traffic: Traffic
+    relayed_at: float | None = None
     limit: str = ""
 
 
@@ -396,6 +398,10 @@ class Surroundings(Protocol):
 
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
+        ...
+
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """A session has come through a part of its way, in so many seconds."""
         ...
 
     def ended(self, record: SessionRecord) -> None:

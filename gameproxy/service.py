@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gameproxy.admin import Watch
 from gameproxy.admission import Admission, TooFewDescriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
@@ -25,7 +26,7 @@ from gameproxy.config import Config
 from gameproxy.config_problems import ConfigurationError as ConfigurationError
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
-from gameproxy.doors import Doors, address_of
+from gameproxy.doors import Doors
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
 from gameproxy.handshake import derive_server_key
@@ -43,12 +44,15 @@ from gameproxy.interfaces import (
 )
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
 from gameproxy.limits import Limits
+from gameproxy.listening import address_of, raise_now
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import PlaneUnavailable, Relays
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
+from gameproxy.session_log import SessionLog
 from gameproxy.tls import Credentials, CredentialsError
 from gameproxy.wire import Side, Wire
 
@@ -78,6 +82,7 @@ class GameProxy(Service):
     :ivar ports: where it listens, once it is started.
     :ivar limits: what clients may do, and how often they did more.
     :ivar headers: what has come to the ports of ``[proxy_protocol]``: a :class:`~gameproxy.proxied.HeaderCounts`.
+    :ivar hindrance: why no new clients are served, in a word; empty when they are.
     :raises ConfigurationError: a file that the configuration names cannot be used.
     """
 
@@ -99,6 +104,7 @@ class GameProxy(Service):
     ) -> None:
         self.started: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
+        self.hindrance = "starting"
         self.metrics = Metrics()
         self.clock = reactor
         self.games = config.game_names
@@ -115,7 +121,8 @@ class GameProxy(Service):
         self._host = host or Host()
         self._format = config.framing.frame_format
         self._dialect = Dialect(config.dialect.client, self._format)
-        self._all_early = EarlyBytes()
+        self.early_bytes = EarlyBytes()
+        self._session_log = SessionLog(reactor)
         self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
@@ -123,7 +130,9 @@ class GameProxy(Service):
         secret, keys = self._read_keys()
         with _naming():
             self._credentials = Credentials(config, reactor)
-        self._doors = Doors(config, reactor, self.sessions, self._credentials, self._accept)
+        self._doors = Doors(
+            config, reactor, self.sessions, self._credentials, self._has_room, self._accept
+        )
         self.headers = self._doors.headers
         self._portal = portal or self._build_portal(checkers)
         disturbs = self._host.disturbs
@@ -149,9 +158,11 @@ class GameProxy(Service):
         derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
         self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
+        operators = Operators(self.sessions, self.farm, reactor)
         if control:
-            answer = Operators(self.sessions, self.farm, self.limits.counts).answer
-            self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
+            database = config.database_path
+            self._control = ControlSocket(reactor, database, self.farm.proxy, operators.answer)
+        self._watch = Watch(config, reactor, entropy, self, operators)
 
     # The service's life
 
@@ -172,6 +183,8 @@ class GameProxy(Service):
                 self._listening.append(opening.addCallback(self.ports.append))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+        self._listening.append(self._watch.start())
+        raise_now(self._listening[-1])
 
     def startService(self) -> None:
         """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
@@ -208,6 +221,7 @@ class GameProxy(Service):
         :return: fires when all that is done; so does that of a second call meanwhile.
         """
         super().stopService()
+        self.hindrance = "draining"
         if self._stopped is None:
             self._stopped = Deferred.fromCoroutine(self._stop())
         told: Deferred[None] = Deferred()
@@ -227,6 +241,8 @@ class GameProxy(Service):
             self._control.close()
         await self.farm.stop()
         await self._hashing.stop()
+        self._session_log.flush()
+        await self._watch.stop()
 
     async def _drain(self) -> None:
         """Wait until there are no sessions; end them when the grace is over."""
@@ -258,6 +274,8 @@ class GameProxy(Service):
             games=", ".join(self.games),
             addresses=", ".join(address_of(port) for port in self.ports),
         )
+        if self.running:
+            self.hindrance = ""
         self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
@@ -284,37 +302,32 @@ class GameProxy(Service):
         """A session has proved who it is."""
         self.sessions.identified(session)
 
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """A session has come through a part of its way."""
+        self.metrics.phases[phase].add(seconds)
+
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.sessions.leave(record.session)
         self.metrics.session_ended(record)
         self.limits.session_ended(record, self.farm)
-        self.log.info(
-            "Session {session} from {address} ended: {reason}"
-            " (player {player!r}, game server {server!r}, {seconds:.3f} s){why}",
-            session=record.session,
-            address=record.peer.address,
-            reason=record.reason.value,
-            player=record.player,
-            server=record.server,
-            why=f" {record.detail!r}" if record.detail else "",
-            seconds=record.ended_at - record.started_at,
-            record=record,
-        )
+        self._session_log.ended(record)
         if self._on_session_end is not None:
-            try:
-                self._on_session_end(record)
-            except Exception:
-                self.log.failure(
-                    "on_session_end raised for session {session}", session=record.session
-                )
+            self._session_log.tell(self._on_session_end, record)
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
+
+    def _has_room(self) -> bool:
+        if self.sessions.has_room():
+            return True
+        self.metrics.turned_away += 1
+        self._session_log.turned_away()
+        return False
 
     def _accept(self, wire: Wire, peer: Peer) -> None:
         """A client has connected."""
         wire.keep_alive(idle_time(self._entropy), self._config.proxy.stall_timeout)
-        client = ClientSide(wire, self._format, self._dialect, self._all_early)
+        client = ClientSide(wire, self._format, self._dialect, self.early_bytes)
         id = self._entropy(SESSION_ID_BYTES).hex()
         session = client.session = Session(id, peer, client, self)
         refusal = self.sessions.enter(session)

@@ -44,6 +44,7 @@ from gameproxy.interfaces import (
     Waiting,
 )
 from gameproxy.messages import Auth, Welcome
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.session import Session
 from gameproxy.wire import Side, Wire
@@ -334,6 +335,7 @@ class MemorySurroundings:
     :ivar hold: when true, attempts wait for :meth:`MemoryAttempt.admit`.
     :ivar attempts: all that were begun; ``relays`` all that were made.
     :ivar identities: the sessions that have proved who they are.
+    :ivar phases: what sessions have come through, with its seconds.
     :ivar records: of the sessions that are over, in order.
     """
 
@@ -353,6 +355,7 @@ class MemorySurroundings:
         self.attempts: list[MemoryAttempt] = []
         self.relays: list[MemoryRelay] = []
         self.identities: list[str] = []
+        self.phases: list[tuple[Phase, float]] = []
         self.records: list[SessionRecord] = []
         self._entropy = seeded_entropy()
 
@@ -380,6 +383,10 @@ class MemorySurroundings:
     def identified(self, session: str) -> None:
         """Note it."""
         self.identities.append(session)
+
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """Note it."""
+        self.phases.append((phase, seconds))
 
     def ended(self, record: SessionRecord) -> None:
         """Note it."""

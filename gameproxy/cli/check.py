@@ -65,6 +65,11 @@ def problems_around(config: Config) -> Iterator[Problem]:
                     listening_endpoint(MemoryReactor(), description)
                 except ValueError as error:
                     yield f"{section}.listen[{index}]", str(error)
+    if config.admin.listen:
+        try:
+            listening_endpoint(MemoryReactor(), config.admin.listen)
+        except ValueError as error:
+            yield "admin.listen", str(error)
     try:
         ensure_descriptors(config.proxy.max_sessions)
     except TooFewDescriptors as error:
@@ -91,6 +96,9 @@ def _files(config: Config) -> Iterator[tuple[str, Path, Callable[[Path], object]
     """The files that must be right for a proxy to start: the place that names each, its path, and what reads it."""
     if config.secret_path.exists():
         yield "proxy.secret_file", config.secret_path, read_secret_file
+    token = config.resolve(config.admin.token_file)
+    if config.admin.listen and token.exists():
+        yield "admin.token_file", token, read_secret_file
     if config.auth.password_file:
         yield "auth.password_file", config.resolve(config.auth.password_file), PasswordFile
     for index, key in enumerate(config.auth.ticket_keys):

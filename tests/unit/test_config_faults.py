@@ -33,7 +33,6 @@ class Faults(SynchronousTestCase):
         text = """
             top = 1
             folder = "/"
-            admin = {}
             [proxy]
             listen = [1, "tcp:70000", "tcp:7777"]
             "odd key" = 1
@@ -64,7 +63,6 @@ class Faults(SynchronousTestCase):
             sorted(problems_of(text)),
             sorted(
                 [
-                    ("admin", NOT_OFFERED),
                     ("folder", "unknown key"),
                     ("top", "unknown key"),
                     ("proxy.listen[0]", "must be a valid string"),
@@ -279,11 +277,6 @@ class Doors(SynchronousTestCase):
 
 class NotOffered(SynchronousTestCase):
     """What this version cannot do is an error: to ignore a limit would be to fail open."""
-
-    def test_sections(self) -> None:
-        """Sections that are defined elsewhere are refused, empty or not."""
-        self.assertEqual(problems_of("[admin]"), [("admin", NOT_OFFERED)])
-        self.assertEqual(problems_of("[admin]\na = 1"), [("admin", NOT_OFFERED)])
 
     def test_limits(self) -> None:
         """A limit that would not be kept is refused; one that is off is not."""

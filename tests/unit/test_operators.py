@@ -9,7 +9,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.admission import Admission
 from gameproxy.farm import GameFarm
-from gameproxy.limit_counts import LimitCounts
 from gameproxy.operators import Operators
 from gameproxy.reasons import Refusal
 from tests.farm_fixture import World
@@ -24,7 +23,7 @@ class OperatorsTests(SynchronousTestCase):
         chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 1}
         self.world = World(folder / "farm.db", games=[chess])
         self.farm: GameFarm = self.world.proxy()
-        self.operators = Operators(Admission(5, 3), self.farm, LimitCounts())
+        self.operators = Operators(Admission(5, 3), self.farm, self.world.reactor)
 
     def ask(self, **request: object) -> Any:
         """The answer; of a refusal, the reason."""
