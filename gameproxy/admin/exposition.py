@@ -25,6 +25,7 @@ from gameproxy.admin.process import ProcessReading
 from gameproxy.admin.tally import SessionTally
 from gameproxy.auth.authenticator import MECHANISMS, RESULTS
 from gameproxy.farm.counts import BAN_KINDS, SERVER_STATES, FarmCounts
+from gameproxy.limit_counts import LIMITS, LimitCounts
 from gameproxy.metrics import BOUNDS, Durations
 from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason
@@ -53,6 +54,7 @@ class Reading:
     :param outcomes: how often each mechanism had each result.
     :param early: bytes that are kept of what came early, and how many may be.
     :param limits: of admission, and how many sessions count for that of the unauthenticated.
+    :param broken: how often the limits of ``[limits]`` were broken.
     :param process: what all of it takes of the machine.
     :param farm: ``None`` when the database gives no answer.
     """
@@ -66,6 +68,7 @@ class Reading:
     turned_away: int
     early: tuple[int, int]
     limits: dict[str, int]
+    broken: LimitCounts
     process: ProcessReading
     farm: FarmCounts | None
 
@@ -100,6 +103,7 @@ class Exposition(Collector):
         yield from _of_sessions(self._reading)
         yield from _of_setup(self._reading)
         yield from _of_bounds(self._reading)
+        yield from _of_limits(self._reading.broken)
         yield from _of_farm(self._reading)
         yield from _of_process(self._reading.process)
 
@@ -235,6 +239,24 @@ def _of_bounds(reading: Reading) -> Iterator[Metric]:
     )
     yield _gauge("gameproxy_early_bytes", "Bytes kept of what clients sent before WELCOME.", early)
     yield _gauge("gameproxy_max_early_bytes", "How many of these there may be.", early_limit)
+
+
+def _of_limits(broken: LimitCounts) -> Iterator[Metric]:
+    places = [(name, broken.modes.get(name, "off")) for name in LIMITS]
+    for name, help, numbers in (
+        (
+            "gameproxy_limit_sessions",
+            "Sessions and connections that broke a limit, each once: ended, or in dry_run let go on.",
+            broken.sessions,
+        ),
+        (
+            "gameproxy_limit_units",
+            "Frames, bytes and connections that were more than a limit lets pass.",
+            broken.units,
+        ),
+    ):
+        samples = [((limit, mode), numbers.get(limit, 0)) for limit, mode in places]
+        yield _labelled(CounterMetricFamily, name, help, ("limit", "mode"), samples)
 
 
 def _of_farm(reading: Reading) -> Iterator[Metric]:

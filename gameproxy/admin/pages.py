@@ -19,6 +19,7 @@ from gameproxy.auth import CredAuthenticator
 from gameproxy.client_side import EarlyBytes
 from gameproxy.farm import GameFarm
 from gameproxy.farm.counts import FarmCounts
+from gameproxy.limits import Limits
 from gameproxy.metrics import Metrics
 
 METRICS_FRESH: Final = 1.0
@@ -37,6 +38,7 @@ class Watched(Protocol):
     sessions: Admission
     farm: GameFarm
     authenticator: CredAuthenticator
+    limits: Limits
     early_bytes: EarlyBytes
     games: tuple[str, ...]
     hindrance: str
@@ -109,6 +111,7 @@ class Pages:
             turned_away=proxy.metrics.turned_away,
             early=(proxy.early_bytes.kept, proxy.early_bytes.limit),
             limits=proxy.sessions.limits(),
+            broken=proxy.limits.counts,
             process=process,
             farm=farm,
         )

@@ -18,6 +18,7 @@ from gameproxy.admin.process import ProcessReading
 from gameproxy.admin.tally import SessionTally
 from gameproxy.farm.counts import FarmCounts, GameCounts, Queue
 from gameproxy.interfaces import Traffic
+from gameproxy.limit_counts import LIMITS, LimitCounts
 from gameproxy.metrics import BOUNDS, Metrics
 from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason
@@ -34,6 +35,7 @@ NOTHING = Reading(
     turned_away=0,
     early=(0, 1000),
     limits={"max_sessions": 5, "max_unauthenticated": 3, "unauthenticated": 0},
+    broken=LimitCounts({"idle_seconds": "enforce", "frames_per_second": "dry_run"}),
     process=ProcessReading(1.5, 2, 3, 4.5, 6, 7),
     farm=FarmCounts({game: GameCounts() for game in GAMES}, {}, 1, 0),
 )
@@ -48,6 +50,8 @@ LABELS = {
     "mechanism": {"ticket", "password", "guest", "other"},
     "result": {"accepted", "refused", "throttled", "broken", "cancelled"},
     "kind": {"player", "address"},
+    "limit": set(LIMITS),
+    "mode": {"off", "dry_run", "enforce"},
 }
 """The values that each label may have; of ``le`` and ``version`` others see to that."""
 _NAME = re.compile(r"\b(?:gameproxy|process)_[a-z_]+\b")
@@ -157,6 +161,18 @@ class ExpositionTests(SynchronousTestCase):
         self.assertEqual(value("farm_bans", "address"), 11)
         self.assertEqual((value("farm_proxies"), value("farm_sessions_relayed")), (2, 77))
         self.assertEqual((value("ready"), value("farm_up")), (1, 1))
+
+    def test_limits(self) -> None:
+        """Each limit is told with its mode, and how often it was broken."""
+        broken = LimitCounts({"frames_per_second": "dry_run"})
+        broken.count("frames_per_second", 40)
+        broken.count("frames_per_second", 2, is_first=False)
+        found = families(replace(NOTHING, broken=broken))
+        for name, number in (("sessions", 1), ("units", 42)):
+            samples = found[f"gameproxy_limit_{name}"].samples
+            values = {(s.labels["limit"], s.labels["mode"]): s.value for s in samples}
+            expected = {(limit, "off"): 0 for limit in LIMITS if limit != "frames_per_second"}
+            self.assertEqual(values, expected | {("frames_per_second", "dry_run"): number})
 
     def test_histograms(self) -> None:
         """Buckets are cumulative up to all, with the sum of seconds, for each phase by itself."""

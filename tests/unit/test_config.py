@@ -89,9 +89,8 @@ class Defaults(SynchronousTestCase):
                 "handshake_timeout": 5.0,
             },
         )
-        modes = {name: limit["mode"] for name, limit in config.limits.model_dump().items()}
         self.assertEqual(
-            modes,
+            config.limits.modes,
             dict.fromkeys(
                 (
                     "connections_per_second",

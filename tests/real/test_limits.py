@@ -1,0 +1,163 @@
+"""[limits] at a whole proxy, over real sockets and on each plane: who breaks one is ended, and nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from gameproxy.admission import REFUSED_MAX
+from tests.real.rig import Rig
+from tests.real.streams import StubbornStream, auth, frame, pause, until
+
+PLANES = ["transport", "epoll"]
+
+
+def limit(name: str, rate: float, burst: float | None = None, mode: str = "enforce") -> str:
+    """One of ``[limits.NAME]``."""
+    section = f'[limits.{name}]\nmode = "{mode}"\nrate = {rate}\n'
+    return section if burst is None else f"{section}burst = {burst}\n"
+
+
+def relay(plane: str) -> str:
+    """More of ``[proxy]``."""
+    return f'relay = "{plane}"'
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param(limit("frames_per_second", 5, 20), id="frames"),
+        pytest.param(limit("bytes_per_second", 500, 2000), id="bytes"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_too_much(tmp_path: Path, plane: str, limits: str) -> None:
+    """A client that sends more than it may is told limit_exceeded, and its game server gets nothing of what was too
+    much. Another, that keeps to the limit, notices nothing."""
+    settings = relay(plane)
+    async with Rig(tmp_path, proxy_settings=settings, more=limits) as rig, rig.canary():
+        client = await rig.join()
+        stream = rig.game_servers["good"].streams[-1]
+        for number in range(15):
+            await client.echo(b"\x10" + bytes([number]) * 95)
+        assert {one.relay.plane for one in rig.proxy.sessions if one.relay} == {plane}
+        client.send_raw(frame(b"\x10" + b"\xee" * 95) * 25)
+        assert await rig.closed(client, "limit_exceeded") == []
+        record = await rig.over("limit_exceeded")
+        assert f"{record.limit}" in limits
+        assert record.traffic.client_frames == 15
+        await until(lambda: [] if stream.lost else ["the game server's connection is there"])
+        numbers = rig.proxy.sessions.limits()
+        assert numbers[f"{record.limit}_enforce_sessions"] == 1
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest_twisted.ensureDeferred
+async def test_dry_run(tmp_path: Path, plane: str) -> None:
+    """In dry_run all passes, and the numbers say who would have been ended."""
+    limits = limit("frames_per_second", 5, 20, "dry_run") + limit(
+        "idle_seconds", 0.2, mode="dry_run"
+    )
+    async with Rig(tmp_path, proxy_settings=relay(plane), more=limits) as rig:
+        client = await rig.join()
+        client.send_raw(frame(b"\x10one of many") * 50)
+        for _ in range(50):
+            assert await client.body() == b"\x10one of many"
+        numbers = rig.proxy.sessions.limits()
+        assert numbers["frames_per_second_dry_run_sessions"] == 1
+        assert numbers["frames_per_second_dry_run_units"] in (29, 30)
+        await pause(0.3)
+        assert rig.proxy.sessions.limits()["idle_seconds_dry_run_sessions"] == 1
+        await client.echo(b"\x10still here")
+        await rig.leave(client)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest_twisted.ensureDeferred
+async def test_idle(tmp_path: Path, plane: str) -> None:
+    """A client that sends nothing for too long is told idle; one that sends something now and then is not."""
+    limits = limit("idle_seconds", 0.6)
+    async with Rig(tmp_path, proxy_settings=relay(plane), more=limits) as rig:
+        silent, player = await rig.join(name="silent"), await rig.join(name="player")
+        began = reactor.seconds()
+        while not silent.lost:
+            await player.echo(b"\x10here")
+            await pause(0.1)
+        assert 0.6 <= reactor.seconds() - began < 1.5
+        assert await rig.closed(silent, "idle") == []
+        await rig.over("idle")
+        await player.echo(b"\x10here")
+        await rig.leave(player)
+
+
+@pytest_twisted.ensureDeferred
+async def test_bans(tmp_path: Path) -> None:
+    """Who breaks limits again and again is banned: of guests the address, which then cannot connect."""
+    limits = "[limits]\nban_after = 2\nban_for = 30\n" + limit("frames_per_second", 1, 5)
+    async with Rig(tmp_path, more=limits) as rig:
+        for name in ("one", "another"):
+            client = await rig.join(name=name)
+            client.send_raw(frame(b"\x10") * 10)
+            assert await rig.closed(client, "limit_exceeded") == []
+            await rig.over("limit_exceeded")
+        await pause(0.2)
+        client = await rig.connect()
+        await rig.refused(client, "banned")
+
+
+@pytest_twisted.ensureDeferred
+async def test_throttled(tmp_path: Path) -> None:
+    """Who connects too often is told throttled and when to come again; then he is let in."""
+    async with Rig(tmp_path, more=limit("connections_per_second", 2, 3)) as rig:
+        for _ in range(3):
+            await rig.leave(await rig.join())
+        error = await rig.refused(await rig.connect(), "throttled")
+        assert 0 < error["retry_after"] <= 0.5
+        await pause(error["retry_after"])
+        await rig.leave(await rig.join())
+
+
+@pytest_twisted.ensureDeferred
+async def test_throttled_crowd(tmp_path: Path) -> None:
+    """When very many come too often, no more are told so at once than may be: the others are closed without a word. All
+    end with throttled, who is in plays on, and all sockets are closed soon."""
+    limits = limit("connections_per_second", 0.001, 1)
+    async with Rig(tmp_path, more=limits) as rig:
+        player = await rig.join()
+        crowd = [await rig.connect(StubbornStream) for _ in range(REFUSED_MAX + 100)]
+        untold = [await client.rest() for client in crowd].count([])
+        await player.echo(b"\x10still here")
+        for _ in crowd:
+            await rig.over("throttled")
+        assert 0 < untold <= 100
+        assert rig.proxy.sessions.limits()["connections_per_second_enforce_units"] == len(crowd)
+        await rig.leave(player)
+
+
+@pytest_twisted.ensureDeferred
+async def test_sessions_per_address(tmp_path: Path) -> None:
+    """An address has so many sessions and no more; when one is over, there is room again."""
+    async with Rig(tmp_path, more=limit("sessions_per_address", 2)) as rig:
+        first, second = await rig.join(), await rig.join()
+        error = await rig.refused(await rig.connect(), "limit_exceeded")
+        assert error["retry_after"] == 3.0
+        await rig.leave(first)
+        third = await rig.join()
+        await rig.leave(second)
+        await rig.leave(third)
+
+
+@pytest_twisted.ensureDeferred
+async def test_early_frames(tmp_path: Path) -> None:
+    """What a client sent while it waited to be let in is not held against it: nobody read it when it was sent."""
+    async with Rig(tmp_path, more=limit("frames_per_second", 1, 2)) as rig:
+        client = await rig.connect()
+        client.send_raw(frame(auth(game="echo")) + frame(b"\x10early") * 20)
+        await client.body()
+        for _ in range(20):
+            assert await client.body() == b"\x10early"
+        await rig.leave(client)
