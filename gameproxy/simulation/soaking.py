@@ -29,6 +29,7 @@ SCENARIOS: Final = (
     "reconnect-storm",
     "elsewhere",
     "small-farm",
+    "limits",
 )
 """Those that have their turn."""
 EXPECTED: Final = (*KINDS, *SITES, *(f"{site}, disturbed" for site in SITES))
