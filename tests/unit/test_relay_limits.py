@@ -230,6 +230,17 @@ class LimitsThatKickHonestPlayersTests(SynchronousTestCase):
             session.client.deliver(GAME * frames)
             self.assertEqual(session.reason, reason)
 
+    def test_a_pause_is_forgotten(self) -> None:
+        """Long after such a pause no more may come at once than before it."""
+        limit = LimitConfig(mode="enforce", rate=8.0, burst=2.0)
+        session = limited(LimitsConfig(frames_per_second=limit))
+        session.client.deliver(INT32.encode(b"\x20" * (BUFFER + 1)))
+        session.clock.advance(1.0)
+        session.server.take()
+        session.clock.advance(5.0)
+        session.client.deliver(GAME * 9)
+        self.assertEqual(session.reason, CloseReason.LIMIT_EXCEEDED)
+
     @given(RATES, st.lists(st.tuples(st.floats(0, 3), st.integers(1, 20)), max_size=40))
     def test_nobody_gets_more(self, rate: float, reads: list[tuple[float, int]]) -> None:
         """Whatever somebody sends: no more of it passes than the burst, and what the rate lets pass in the time."""

@@ -120,6 +120,19 @@ class ThrottleTests(SynchronousTestCase):
             throttle.wait("one")
         self.assertEqual(len(throttle), 1)
 
+    def test_nobody_leaves_in_debt(self) -> None:
+        """While the table is tidied, who still owes stays, though what he owed first is over."""
+        clock = Clock()
+        throttle = Throttle(SteadyTime(clock), 1.0, 5.0)
+        for key in ("a", "b", "b", "b"):
+            throttle.wait(key)
+        clock.advance(0.5)
+        throttle.wait("a")
+        clock.advance(0.7)
+        throttle.wait("c")
+        self.assertEqual([throttle.wait("b") for _ in range(3)], [0.0] * 3)
+        self.assertAlmostEqual(throttle.wait("b"), 0.8)
+
     def test_a_clock_that_is_set(self) -> None:
         """A clock that is set back by an hour makes nobody wait for an hour."""
         clock = Clock()
