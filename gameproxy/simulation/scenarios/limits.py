@@ -39,7 +39,9 @@ def play(sim: Simulation, count: int) -> None:
     sim.run_until(lambda: players.have_ended, 300, "all have left, or were ended")
     for player in sim.all_clients:
         if player.ending in BROKEN and not _breaks(player, player.ending):
-            raise sim.failure(f"client {player.number} keeps all limits, and ended: {player.ending}")
+            raise sim.failure(
+                f"client {player.number} keeps all limits, and ended: {player.ending}"
+            )
     if not sim.has_faults:
         for player in players:
             _assert_ended(sim, player)
