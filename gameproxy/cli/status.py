@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -85,11 +86,23 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
     page: list[str | Table] = [
         f"Sessions: {total.sessions} ({counts(total.by_state)}), {farm.waiting} waiting in the queue",
         f"Relayed by: {counts({plane: count for plane, count in total.by_relay.items() if count})}",
+        *_broken(total.limits),
         _games(farm.games),
         "",
         _proxies(rows, answers) if rows else "No proxy runs.",
     ]
     return Report(document, page)
+
+
+def _broken(limits: Counts) -> Iterator[str]:
+    """Which limits sessions have broken, if any were."""
+    found = {}
+    for name, number in limits.items():
+        limit = re.fullmatch(r"(\w+)_(dry_run|enforce)_sessions", name)
+        if limit is not None and number:
+            found[f"{limit[1]} ({limit[2]})"] = number
+    if found:
+        yield f"Limits broken: {counts(found)}"
 
 
 def _games(games: Sequence[Mapping[str, object]]) -> Table:

@@ -133,11 +133,7 @@ def _network(subject: str) -> tuple[int, int, int]:
 
     :raises ValueError: it is no IP or CIDR.
     """
-    subject = subject.strip()
-    number, bits = _number(subject)
-    if bits:  # one address, as most are: that is four times as fast
-        return bits, bits, number
-    network = ip_network(subject, strict=False)
+    network = ip_network(subject.strip(), strict=False)
     bits, prefix = network.max_prefixlen, network.prefixlen
     number = int(network.network_address)
     mapped = getattr(network.network_address, "ipv4_mapped", None)

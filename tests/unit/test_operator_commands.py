@@ -606,6 +606,16 @@ class Status(CommandTestCase):
         self.assertRegex(output, rf"{farms[0].proxy} .* 3 +10 +1 expecting, 2 relaying")
         self.assertRegex(output, rf"{farms[1].proxy} .*cannot be asked")
 
+    def test_limits(self) -> None:
+        """Limits that were broken are shown, with whether that ended anybody."""
+        farm = self.reachable()
+        numbers = {"frames_per_second_dry_run_sessions": 4, "frames_per_second_dry_run_units": 99}
+        numbers |= {"idle_seconds_enforce_sessions": 0, "idle_seconds_enforce_units": 0}
+        limits = {"max_sessions": 10, **numbers}
+        self.answering(farm, line(answer={**FACTS, "limits": limits}))
+        _, output, _ = self.gameproxy("status")
+        self.assertIn("\nLimits broken: 4 frames_per_second (dry_run)\n", output)
+
     def test_nonsense(self) -> None:
         """Answers that make no sense, or have no end, are no answers."""
         wrong_number = {**FACTS, "limits": {"max_sessions": "many"}}
