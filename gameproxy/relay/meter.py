@@ -225,9 +225,14 @@ class RelayLimits:
             counts,
         )
 
+    @property
+    def is_metered(self) -> bool:
+        """Whether frames or bytes are counted: then nothing may pass that is not scanned here."""
+        return self.frames is not None or self.bytes is not None
+
     def meter(self, scanner: FrameScanner) -> Meter | None:
         """What watches the stream of one client; ``None`` when there is nothing to watch for."""
-        if self.time is None or (self.frames is None and self.bytes is None):
+        if self.time is None or not self.is_metered:
             return None
         frames = _bucket("frames_per_second", "frames", self.frames)
         bytes_ = _bucket("bytes_per_second", "bytes", self.bytes)

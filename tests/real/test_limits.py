@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from gameproxy import wire
 from gameproxy.admission import REFUSED_MAX
 from tests.real.rig import Rig
 from tests.real.streams import StubbornStream, auth, frame, pause, until
@@ -19,6 +22,12 @@ def limit(name: str, rate: float, burst: float | None = None, mode: str = "enfor
     """One of ``[limits.NAME]``."""
     section = f'[limits.{name}]\nmode = "{mode}"\nrate = {rate}\n'
     return section if burst is None else f"{section}burst = {burst}\n"
+
+
+def banned(folder: Path) -> list[tuple[str, str]]:
+    """Who is banned: kind and subject."""
+    with closing(sqlite3.connect(folder / "farm.db")) as connection:
+        return connection.execute("SELECT kind, subject FROM bans").fetchall()
 
 
 def relay(plane: str) -> str:
@@ -69,9 +78,9 @@ async def test_dry_run(tmp_path: Path, plane: str) -> None:
             assert await client.body() == b"\x10one of many"
         numbers = rig.proxy.sessions.limits()
         assert numbers["frames_per_second_dry_run_sessions"] == 1
-        assert numbers["frames_per_second_dry_run_units"] in (29, 30)
-        await pause(0.3)
-        assert rig.proxy.sessions.limits()["idle_seconds_dry_run_sessions"] == 1
+        assert 0 < numbers["frames_per_second_dry_run_units"] <= 30
+        counted = "idle_seconds_dry_run_sessions"
+        await until(lambda: [] if rig.proxy.sessions.limits()[counted] else ["nobody is idle"])
         await client.echo(b"\x10still here")
         await rig.leave(client)
 
@@ -87,7 +96,7 @@ async def test_idle(tmp_path: Path, plane: str) -> None:
         while not silent.lost:
             await player.echo(b"\x10here")
             await pause(0.1)
-        assert 0.6 <= reactor.seconds() - began < 1.5
+        assert 0.6 <= reactor.seconds() - began < 4.0
         assert await rig.closed(silent, "idle") == []
         await rig.over("idle")
         await player.echo(b"\x10here")
@@ -104,7 +113,8 @@ async def test_bans(tmp_path: Path) -> None:
             client.send_raw(frame(b"\x10") * 10)
             assert await rig.closed(client, "limit_exceeded") == []
             await rig.over("limit_exceeded")
-        await pause(0.2)
+        await until(lambda: [] if banned(tmp_path) else ["nobody is banned"])
+        assert banned(tmp_path) == [("address", "127.0.0.1")]
         client = await rig.connect()
         await rig.refused(client, "banned")
 
@@ -112,20 +122,20 @@ async def test_bans(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_throttled(tmp_path: Path) -> None:
     """Who connects too often is told throttled and when to come again; then he is let in."""
-    async with Rig(tmp_path, more=limit("connections_per_second", 2, 3)) as rig:
-        for _ in range(3):
-            await rig.leave(await rig.join())
+    async with Rig(tmp_path, more=limit("connections_per_second", 0.5, 1)) as rig:
+        await rig.leave(await rig.join())
         error = await rig.refused(await rig.connect(), "throttled")
-        assert 0 < error["retry_after"] <= 0.5
+        assert 0 < error["retry_after"] <= 2
         await pause(error["retry_after"])
         await rig.leave(await rig.join())
 
 
 @pytest_twisted.ensureDeferred
-async def test_throttled_crowd(tmp_path: Path) -> None:
+async def test_throttled_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When very many come too often, no more are told so at once than may be: the others are closed without a word. All
     end with throttled, who is in plays on, and all sockets are closed soon."""
     limits = limit("connections_per_second", 0.001, 1)
+    monkeypatch.setattr(wire, "LINGER", 60.0)  # so that all are there at once
     async with Rig(tmp_path, more=limits) as rig:
         player = await rig.join()
         crowd = [await rig.connect(StubbornStream) for _ in range(REFUSED_MAX + 100)]
@@ -135,7 +145,7 @@ async def test_throttled_crowd(tmp_path: Path) -> None:
             if not client.lost:  # it would stay
                 client.reset()
             await rig.over("throttled")
-        assert 0 < untold <= 100
+        assert untold == 100
         assert rig.proxy.sessions.limits()["connections_per_second_enforce_units"] == len(crowd)
         await rig.leave(player)
 
