@@ -259,7 +259,7 @@ async def _half_of_admitted(server: GameServer, stream: Stream) -> None:
     ids=["nothing", "half a header", "no answer to ADMIT", "half of ADMITTED"],
 )
 @pytest_twisted.ensureDeferred
-async def test_says_nothing(tmp_path: Path, script: Script) -> None:
+async def test_backends_that_accept_and_then_stall(tmp_path: Path, script: Script) -> None:
     """A game server that accepts and then stalls is handshake_failed after handshake_timeout."""
     async with Rig(tmp_path, servers=[("slow", "chess", script)], timeout=0.3) as rig, rig.canary():
         client = await rig.connect()

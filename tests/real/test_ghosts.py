@@ -17,7 +17,7 @@ GAME = "capacity = 20\nmax_servers = 1"
 
 
 @pytest_twisted.ensureDeferred
-async def test_replaced_at_once(tmp_path: Path) -> None:
+async def test_ghost_sessions_that_block_a_re_login(tmp_path: Path) -> None:
     """With ``replace`` who comes again is in within 2 s, although its ghost takes no CLOSE: at the same proxy and at
     another, whatever the ghost has done before."""
     with Cable() as cable:

@@ -36,9 +36,9 @@ pytestmark = pytest.mark.parametrize("plane", PLANES)
 
 @pytest.mark.parametrize(("reader", "writer"), BOTH)
 @limited
-async def test_a_reader_that_stops(plane: str, reader: str, writer: str) -> None:
-    """A side that does not read stops the other: the relay holds no more than its buffers. When it reads on, nothing
-    is missing."""
+async def test_no_backpressure_and_out_of_memory(plane: str, reader: str, writer: str) -> None:
+    """No backpressure and out of memory: not here. A side that does not read stops the other, and the relay holds no
+    more than its buffers. When it reads on, nothing is missing."""
     async with relaying(plane, small=True) as session:
         slow: Peer = getattr(session, reader)
         fast: Peer = getattr(session, writer)
