@@ -24,6 +24,7 @@ __all__ = [
     "FrameFormat",
     "FrameScanner",
     "Framer",
+    "Mark",
     "Verdict",
 ]
 
