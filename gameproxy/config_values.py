@@ -72,12 +72,6 @@ def _no_look_alike(value: object) -> object:
     return value
 
 
-def _offered_relay(value: str) -> str:
-    if value == "sockmap":
-        raise ValueError(f"{NOT_OFFERED}; use 'auto', 'transport' or 'epoll'")
-    return value
-
-
 def _offered_mode(value: str) -> str:
     if value != "off":
         raise ValueError(f"{NOT_OFFERED}; use 'off'")
@@ -102,7 +96,7 @@ Listeners = Annotated[
 ]
 Command = Annotated[tuple[Text, ...], FROM_LIST, AfterValidator(_command)]
 Database = Annotated[str, AfterValidator(_database)]
-Relay = Annotated[Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)]
+Relay = Literal["auto", "transport", "epoll", "sockmap"]
 LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_look_alike)]
 LimitMode = Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)]
 

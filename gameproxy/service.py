@@ -158,6 +158,8 @@ class GameProxy(Service):
             self._host.ensure_descriptors(self._config.proxy.max_sessions)
         except TooFewDescriptors as error:
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
+        with _naming("proxy.relay"):
+            self._relays.load()
         endpoints = self._endpoints
         if endpoints is None:
             endpoints = list(self._named_endpoints())

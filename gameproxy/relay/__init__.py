@@ -2,6 +2,15 @@
 
 from gameproxy.relay.choice import PlaneUnavailable, Relays
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.kernel import KernelPlane, KernelRelay
 from gameproxy.relay.transport import TransportRelay
 
-__all__ = ["EpollPlane", "EpollRelay", "PlaneUnavailable", "Relays", "TransportRelay"]
+__all__ = [
+    "EpollPlane",
+    "EpollRelay",
+    "KernelPlane",
+    "KernelRelay",
+    "PlaneUnavailable",
+    "Relays",
+    "TransportRelay",
+]

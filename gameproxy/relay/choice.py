@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome, Reactor, Relay
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.kernel import KernelPlane, KernelRelay
+from gameproxy.relay.sockmap import Unavailable, load
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
@@ -20,10 +24,14 @@ class PlaneUnavailable(Exception):
 class Relays:
     """Makes the relays of a proxy.
 
-    :param section: names the plane. By ``auto`` and ``epoll`` a session's frames move on the epoll plane if that takes
-        both its connections, else by Twisted's transports.
+    :param section: names the plane. By ``transport`` all sessions' frames are moved by Twisted's transports; else a
+        session is on the epoll plane if that takes both its connections. By ``auto`` the kernel takes it from there
+        when it has lived for a time, by ``sockmap`` at once.
+    :ivar trouble: why no session is handed to the kernel, in one sentence; ``None`` if they are.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -32,26 +40,63 @@ class Relays:
         dialect: Dialect,
         disturbs: Disturbs = never,
     ) -> None:
+        self._section = section
         self._dialect = dialect
         self._reactor = reactor
-        self._stall_timeout = section.stall_timeout
         self._disturbs = disturbs
         self._plane = EpollPlane(reactor) if section.relay != "transport" else None
-        if section.relay == "epoll" and not EpollPlane.works_with(reactor):
-            raise PlaneUnavailable("'epoll' needs Linux and a reactor that watches descriptors")
+        self._kernel: KernelPlane | None = None
+        self.trouble: str | None = "The program is not loaded yet."
+        if section.relay in ("epoll", "sockmap") and not EpollPlane.works_with(reactor):
+            raise PlaneUnavailable(
+                f"{section.relay!r} needs Linux and a reactor that watches descriptors"
+            )
+
+    @property
+    def configured(self) -> str:
+        """The plane that is named."""
+        return self._section.relay
+
+    def load(self) -> None:
+        """Have the kernel ready, with room for all sessions. That needs privileges, and nothing afterwards does.
+
+        :raises PlaneUnavailable: ``sockmap`` is named, and cannot be loaded.
+        """
+        if self._section.relay in ("transport", "epoll"):
+            self.trouble = f"The configuration names {self._section.relay!r}."
+        elif self._plane is None or not EpollPlane.works_with(self._reactor):
+            self.trouble = "The reactor watches no descriptors."
+        elif self._kernel is None:
+            try:
+                program = load(self._section.max_sessions)
+            except Unavailable as why:
+                if self._section.relay == "sockmap":
+                    raise PlaneUnavailable(str(why)) from why
+                self.trouble = str(why)
+                self.log.info("Sessions are not handed to the kernel: {why}", why=self.trouble)
+            else:
+                self._kernel = KernelPlane(self._plane, self._reactor, program)
+                self.trouble = None
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.
 
         :param on_end: called once, when both connections are being ended.
         """
-        around = self._dialect, self._reactor, self._stall_timeout, on_end, self._disturbs
+        section = self._section
+        around = self._dialect, self._reactor, section.stall_timeout, on_end, self._disturbs
         plane = self._plane
-        if plane is not None and plane.takes(client.wire, server.wire):
+        if plane is None or not plane.takes(client.wire, server.wire):
+            return TransportRelay(client, server, *around)
+        if self._kernel is None:
             return EpollRelay(plane, client, server, *around)
-        return TransportRelay(client, server, *around)
+        after = 0.0 if section.relay == "sockmap" else section.sockmap_after
+        return KernelRelay(self._kernel, after, client, server, *around)
 
     def close(self) -> None:
         """All sessions are over."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
         if self._plane is not None:
             self._plane.close()

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -31,10 +32,11 @@ from gameproxy.framing import FORMATS, FrameFormat, FrameScanner
 from gameproxy.interfaces import Outcome
 from gameproxy.messages import FrameType, Notice
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import EpollPlane, EpollRelay, TransportRelay
+from gameproxy.relay import EpollPlane, EpollRelay, KernelPlane, KernelRelay, TransportRelay
+from gameproxy.relay.sockmap import load, why_not
 from gameproxy.wire import Side, Wire
 
-PLANES = ("transport", "epoll")
+PLANES = ("transport", "epoll", "sockmap")
 """All must behave alike."""
 MakeRelay = Callable[..., TransportRelay]
 """Called with what a :class:`TransportRelay` is called with."""
@@ -148,13 +150,25 @@ def shrink(handle: socket.socket) -> None:
 
 
 @contextmanager
-def on(plane: str) -> Iterator[MakeRelay]:
-    """What makes relays on a plane; when it is let go of, nothing of them may be left there."""
+def on(plane: str, after: float = 0.0) -> Iterator[MakeRelay]:
+    """What makes relays on a plane; when it is let go of, nothing of them may be left there.
+
+    :param after: seconds after which the kernel gets a session.
+    """
     if plane == "transport":
         yield TransportRelay
         return
     epoll = EpollPlane(reactor)
-    yield partial(EpollRelay, epoll)
+    if plane == "epoll":
+        yield partial(EpollRelay, epoll)
+    else:
+        if (why := why_not()) is not None:
+            pytest.skip(f"not on this machine: {why}")
+        kernel = KernelPlane(epoll, reactor, load(200))
+        yield partial(KernelRelay, kernel, after)
+        assert watched(epoll) <= 1  # the ring
+        assert kernel.pairs == 0
+        kernel.close()
     assert watched(epoll) == 0
     epoll.close()
 
@@ -209,7 +223,10 @@ async def relaying(
             for peer in peers:
                 peer.send_now(waiting)
         relay.start()
-        assert relay.plane == plane or outcome.called
+        if plane == "sockmap" and not early and not waiting:
+            assert relay.plane == plane
+        elif plane != "sockmap":
+            assert relay.plane == plane or outcome.called
         try:
             yield Session(*peers, wires, relay, outcome, gone)
         finally:
@@ -220,6 +237,7 @@ async def relaying(
                 if not peer.gone.called:
                     peer.transport.abortConnection()
             await gone
+            await turns()  # the relay is told after us
 
 
 async def connection(clock: IReactorTime, host: str, small: bool) -> tuple[Peer, Wire]:
