@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -18,11 +18,15 @@ class Operators:
     """Answers them.
 
     :param sessions: those of this proxy.
+    :param relay: what it says of its relays.
     """
 
-    def __init__(self, sessions: Admission, farm: GameFarm) -> None:
+    def __init__(
+        self, sessions: Admission, farm: GameFarm, relay: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._sessions = sessions
         self._farm = farm
+        self._relay = relay
 
     def answer(self, request: Mapping[str, object]) -> Deferred[dict[str, object]]:
         """Answer ``{"ask": "status"}``, ``{"ask": "start", "game"}`` or ``{"ask": "stop", "server"}``.
@@ -49,6 +53,7 @@ class Operators:
                 "by_state": by_state(self._sessions),
                 "by_relay": by_relay(self._sessions),
             },
+            "relay": self._relay(),
             "limits": self._sessions.limits(),
         }
 

@@ -141,7 +141,7 @@ class GameProxy(Service):
         self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
         if control:
-            answer = Operators(self.sessions, self.farm).answer
+            answer = Operators(self.sessions, self.farm, self._relays.state).answer
             self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
 
     # The service's life

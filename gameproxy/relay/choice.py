@@ -27,7 +27,6 @@ class Relays:
     :param section: names the plane. By ``transport`` all sessions' frames are moved by Twisted's transports; else a
         session is on the epoll plane if that takes both its connections. By ``auto`` the kernel takes it from there
         when it has lived for a time, by ``sockmap`` at once.
-    :ivar trouble: why no session is handed to the kernel, in one sentence; ``None`` if they are.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
 
@@ -46,16 +45,15 @@ class Relays:
         self._disturbs = disturbs
         self._plane = EpollPlane(reactor) if section.relay != "transport" else None
         self._kernel: KernelPlane | None = None
-        self.trouble: str | None = "The program is not loaded yet."
+        self._trouble: str | None = "The program is not loaded yet."
         if section.relay in ("epoll", "sockmap") and not EpollPlane.works_with(reactor):
             raise PlaneUnavailable(
                 f"{section.relay!r} needs Linux and a reactor that watches descriptors"
             )
 
-    @property
-    def configured(self) -> str:
-        """The plane that is named."""
-        return self._section.relay
+    def state(self) -> dict[str, str]:
+        """The plane that is named, and whether the kernel has sessions (``on``), or why it has none."""
+        return {"configured": self._section.relay, "sockmap": self._trouble or "on"}
 
     def load(self) -> None:
         """Have the kernel ready, with room for all sessions. That needs privileges, and nothing afterwards does.
@@ -63,20 +61,20 @@ class Relays:
         :raises PlaneUnavailable: ``sockmap`` is named, and cannot be loaded.
         """
         if self._section.relay in ("transport", "epoll"):
-            self.trouble = f"The configuration names {self._section.relay!r}."
+            self._trouble = f"The configuration names {self._section.relay!r}."
         elif self._plane is None or not EpollPlane.works_with(self._reactor):
-            self.trouble = "The reactor watches no descriptors."
+            self._trouble = "The reactor watches no descriptors."
         elif self._kernel is None:
             try:
                 program = load(self._section.max_sessions)
             except Unavailable as why:
                 if self._section.relay == "sockmap":
                     raise PlaneUnavailable(str(why)) from why
-                self.trouble = str(why)
-                self.log.info("Sessions are not handed to the kernel: {why}", why=self.trouble)
+                self._trouble = str(why)
+                self.log.info("Sessions are not handed to the kernel: {why}", why=self._trouble)
             else:
                 self._kernel = KernelPlane(self._plane, self._reactor, program)
-                self.trouble = None
+                self._trouble = None
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.

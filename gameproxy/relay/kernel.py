@@ -376,6 +376,11 @@ class KernelRelay(EpollRelay):
         else:
             self._hand_over()
 
+    def take_back(self) -> None:
+        """Have user space read both sides again, from the next byte of each on; the kernel gets them after a pause."""
+        for end in self._both:
+            end.take_back()
+
     def _hand_over(self) -> None:
         self._next = None
         if all(end.empty() for end in self._both):

@@ -150,10 +150,13 @@ def shrink(handle: socket.socket) -> None:
 
 
 @contextmanager
-def on(plane: str, after: float = 0.0) -> Iterator[MakeRelay]:
+def on(
+    plane: str, after: float = 0.0, clock: IReactorTime = reactor, room: int = 200
+) -> Iterator[MakeRelay]:
     """What makes relays on a plane; when it is let go of, nothing of them may be left there.
 
-    :param after: seconds after which the kernel gets a session.
+    :param after: seconds after which the kernel gets a session, on a clock that tells when it does, and when again.
+    :param room: for so many sessions at once.
     """
     if plane == "transport":
         yield TransportRelay
@@ -164,7 +167,7 @@ def on(plane: str, after: float = 0.0) -> Iterator[MakeRelay]:
     else:
         if (why := why_not()) is not None:
             pytest.skip(f"not on this machine: {why}")
-        kernel = KernelPlane(epoll, reactor, load(200))
+        kernel = KernelPlane(epoll, clock, load(room))
         yield partial(KernelRelay, kernel, after)
         assert watched(epoll) <= 1  # the ring
         assert kernel.pairs == 0
