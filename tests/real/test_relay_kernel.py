@@ -207,14 +207,13 @@ async def test_closed_while_much_is_under_way() -> None:
 async def test_room_for_no_more() -> None:
     """When there is no room in the kernel a session is relayed without it, and asks again."""
     with on("sockmap", room=1) as make:
-        async with relaying("sockmap", make=make) as first:
-            async with relaying("epoll", make=make) as second:
-                second.client.send(GAME)
-                await reaches(lambda: second.server.size, len(GAME))
-                assert (first.relay.plane, second.relay.plane) == ("sockmap", "epoll")
-                first.client.transport.abortConnection()
-                await first.gone
-                await comes_to(second, "sockmap")
+        async with relaying("sockmap", make=make) as first, relaying("epoll", make=make) as second:
+            second.client.send(GAME)
+            await reaches(lambda: second.server.size, len(GAME))
+            assert (first.relay.plane, second.relay.plane) == ("sockmap", "epoll")
+            first.client.transport.abortConnection()
+            await first.gone
+            await comes_to(second, "sockmap")
 
 
 # Whether it is there
