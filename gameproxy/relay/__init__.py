@@ -2,7 +2,8 @@
 
 from gameproxy.relay.choice import PlaneUnavailable, Relays
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
-from gameproxy.relay.kernel import KernelPlane, KernelRelay
+from gameproxy.relay.kernel import KernelRelay
+from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.transport import TransportRelay
 
 __all__ = [

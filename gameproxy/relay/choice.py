@@ -10,7 +10,8 @@ from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome, Reactor, Relay
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
-from gameproxy.relay.kernel import KernelPlane, KernelRelay
+from gameproxy.relay.kernel import KernelRelay
+from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.sockmap import Unavailable, load
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never

@@ -187,6 +187,23 @@ async def test_a_side_that_stalls(plane: str, reader: str, writer: str) -> None:
         await session.gone
 
 
+@pytest.mark.parametrize(("reader", "writer"), BOTH)
+@limited
+async def test_a_side_that_stalls_before_one_that_is_silent(
+    plane: str, reader: str, writer: str
+) -> None:
+    """So it is when the other has sent more than the buffers of two sockets hold, and then nothing more."""
+    async with relaying(plane, stall_timeout=0.4, small=True) as session:
+        stalled: Peer = getattr(session, reader)
+        told: Peer = getattr(session, writer)
+        stalled.transport.pauseProducing()
+        told.send(GAME * 900)
+        reason = (await session.outcome).reason
+        assert reason is CloseReason[f"{reader.upper()}_LOST"]
+        await reaches(lambda: told.size, 1)
+        assert last_close(told) == (0, reason)
+
+
 @pytest.mark.parametrize(("ender", "other"), BOTH)
 @limited
 async def test_an_end_within_a_frame(plane: str, ender: str, other: str) -> None:

@@ -14,7 +14,7 @@ from gameproxy.framing import FORMATS
 from gameproxy.interfaces import Traffic
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import PlaneUnavailable, Relays, choice
-from gameproxy.relay.kernel import FIRST_PAUSE, LONGEST_PAUSE
+from gameproxy.relay.kernel_plane import FIRST_PAUSE, LONGEST_PAUSE
 from gameproxy.relay.sockmap import Unavailable
 from tests.real.relay_peers import (
     BOTH,
