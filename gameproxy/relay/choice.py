@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger
 
@@ -16,6 +17,10 @@ from gameproxy.relay.sockmap import Unavailable, load
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
+
+
+ROOM_MOST: Final = 65_536
+"""Most sessions that there is room for in the kernel: its memory is taken at the start. All others are on epoll."""
 
 
 class PlaneUnavailable(Exception):
@@ -57,7 +62,7 @@ class Relays:
         return {"configured": self._section.relay, "sockmap": self._trouble or "on"}
 
     def load(self) -> None:
-        """Have the kernel ready, with room for all sessions. That needs privileges, and nothing afterwards does.
+        """Have the kernel ready, with room for as many sessions as there may be. That needs privileges, and nothing afterwards does.
 
         :raises PlaneUnavailable: ``sockmap`` is named, and cannot be loaded.
         """
@@ -67,7 +72,7 @@ class Relays:
             self._trouble = "The reactor watches no descriptors."
         elif self._kernel is None:
             try:
-                program = load(self._section.max_sessions)
+                program = load(min(self._section.max_sessions, ROOM_MOST))
             except Unavailable as why:
                 if self._section.relay == "sockmap":
                     raise PlaneUnavailable(str(why)) from why
