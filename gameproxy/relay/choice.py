@@ -18,7 +18,6 @@ from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
 
-
 ROOM_MOST: Final = 65_536
 """Most sessions that there is room for in the kernel: its memory is taken at the start. All others are on epoll."""
 
@@ -62,7 +61,8 @@ class Relays:
         return {"configured": self._section.relay, "sockmap": self._trouble or "on"}
 
     def load(self) -> None:
-        """Have the kernel ready, with room for as many sessions as there may be. That needs privileges, and nothing afterwards does.
+        """Have the kernel ready, with room for as many sessions as there may be. That needs privileges, and nothing
+        afterwards does.
 
         :raises PlaneUnavailable: ``sockmap`` is named, and cannot be loaded.
         """

@@ -18,11 +18,13 @@ from gameproxy.relay.kernel_plane import FIRST_PAUSE, LONGEST_PAUSE
 from gameproxy.relay.sockmap import Unavailable
 from tests.real.relay_peers import (
     BOTH,
+    CHAT,
     CLOSE,
     GAME,
     INT32,
     Peer,
     Session,
+    last_close,
     limited,
     numbered,
     on,
@@ -201,6 +203,52 @@ async def test_closed_while_much_is_under_way() -> None:
         received = bytes(session.client.received)
         assert received.startswith(GAME * 600)
         assert b'"draining"' in received[600 * len(GAME) :]
+
+
+@limited
+async def test_nothing_behind_the_last_words() -> None:
+    """When the proxy has ended a session, nothing passes in the kernel any more."""
+    async with relaying("sockmap") as session:
+        session.client.send(GAME)
+        await reaches(lambda: session.server.size, len(GAME))
+        session.relay.close(CloseReason.DRAINING, "")
+        session.client.send_now(GAME)
+        await session.server.stream_ended
+        assert last_close(session.server) == (1, "draining")
+        assert session.relay.traffic.client_frames == 1
+
+
+@limited
+async def test_begun_behind_what_is_not_sent() -> None:
+    """What a transport has still to send goes before what the kernel passes on."""
+    for _ in range(5):
+        async with relaying("sockmap", early=CHAT) as session:
+            for peer in (session.client, session.server):
+                peer.send_now(GAME)
+            for peer in (session.client, session.server):
+                await reaches(lambda peer=peer: peer.size, len(CHAT + GAME))
+                assert peer.received == CHAT + GAME
+
+
+@limited
+async def test_an_end_before_what_was_left() -> None:
+    """What the program has left to user space comes behind what it has for the same side. When that does not read, the
+    end of its stream is seen first, and what came before it is not lost."""
+    async with relaying("sockmap", small=True) as session:
+        session.client.transport.pauseProducing()
+        session.server.send(GAME * 600)
+        await reaches(lambda: session.relay.traffic.server_frames, 600)
+        session.client.send_now(CHAT[:1])
+        await comes_to(session, "epoll")
+        session.client.send_now(CHAT[1:])
+        session.client.transport.loseWriteConnection()
+        await deferLater(reactor, 0.2)
+        session.client.transport.resumeProducing()
+        assert (await session.outcome).reason is CloseReason.CLIENT_LOST
+        await session.server.stream_ended
+        assert session.server.received.startswith(CHAT)
+        assert b'"client_lost"' in session.server.received[len(CHAT) :]
+        assert session.relay.traffic.client_frames == 1
 
 
 @limited
