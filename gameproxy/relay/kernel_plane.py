@@ -24,8 +24,6 @@ FIRST_LOOK: Final = 0.001
 """Seconds after which it is looked again for what no event tells: each time twice as many."""
 LONGEST_LOOK: Final = 0.064
 """Seconds of the longest time between two such looks."""
-BROKEN_LOOKS: Final = 20
-"""How often it is looked whether something that came before a connection broke arrives: about a second."""
 READS: Final = 4
 """How often a socket is read to have it empty before it is handed over."""
 
@@ -105,7 +103,6 @@ class KernelEnd(DirectEnd):
 
     __slots__ = (
         "_acknowledged",
-        "_broken_looks",
         "_given_at",
         "_is_draining",
         "_is_over",
@@ -123,7 +120,6 @@ class KernelEnd(DirectEnd):
         self.kernel: KernelLane | None = None
         self._on = on
         self._is_paused = self._is_draining = self._is_over = False
-        self._broken_looks = 0
         self._acknowledged = -1
         self._given_at = 0.0
         self._pause = FIRST_PAUSE
@@ -250,21 +246,17 @@ class KernelEnd(DirectEnd):
 
     def read(self, buffer: memoryview) -> int:
         size = super().read(buffer)
-        if size:
-            self._broken_looks = 0
-        elif self.kernel is not None and self.kernel.unread and self.is_direct:
-            self._await_left()
+        if not size and self.kernel is not None and self.kernel.unread and self.is_direct:
+            # What the program has left has not come yet. At the end of a stream nothing would tell when it does.
+            self._plane.leave(self)
+            self._look_later()
         return size
 
     def hand_back(self) -> None:
-        lane = self.kernel
-        if lane is None or (lane.ours and not lane.unread) or self._broken_looks == BROKEN_LOOKS:
-            super().hand_back()
-        elif self.in_kernel:
+        if self.in_kernel:
             self.take_back()
-        else:  # Twisted's transport would not know how much is to come
-            self._broken_looks += 1
-            self._await_left()
+        else:
+            super().hand_back()
 
     def stop(self) -> None:
         """Read no more, neither here nor there."""
@@ -275,11 +267,6 @@ class KernelEnd(DirectEnd):
         self._looking = self._returning = None
         if self.kernel is not None:
             self.kernel.stop()
-
-    def _await_left(self) -> None:
-        """What the program has left has not come yet. At the end of a stream nothing would tell when it does."""
-        self._plane.leave(self)
-        self._look_later()
 
     def _look_later(self) -> None:
         if self._looking is None and not self._is_over:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from socket import MSG_MORE, SHUT_WR
+from time import process_time
 from typing import Any
 
 import pytest
@@ -13,9 +16,16 @@ from gameproxy.dialect import Dialect
 from gameproxy.framing import FORMATS
 from gameproxy.interfaces import Traffic
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import PlaneUnavailable, Relays, choice
+from gameproxy.relay import (
+    EpollPlane,
+    KernelPlane,
+    KernelRelay,
+    PlaneUnavailable,
+    Relays,
+    choice,
+)
 from gameproxy.relay.kernel_plane import FIRST_PAUSE, LONGEST_PAUSE
-from gameproxy.relay.sockmap import Unavailable
+from gameproxy.relay.sockmap import Unavailable, load
 from tests.real.relay_peers import (
     BOTH,
     CHAT,
@@ -230,6 +240,32 @@ async def test_begun_behind_what_is_not_sent() -> None:
                 assert peer.received == CHAT + GAME
 
 
+class Deaf(KernelPlane):
+    """One that never hears of what the program has stopped."""
+
+    def read(self, buffer: memoryview) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("kind", [KernelPlane, Deaf])
+@limited
+async def test_last_words_and_an_end_at_once(plane: object, kind: type[KernelPlane]) -> None:
+    """A CLOSE that comes with the end of the stream right behind it is heard, whichever of the two is told first."""
+    epoll = EpollPlane(reactor)
+    kernel = kind(epoll, reactor, load(1))
+    async with relaying("sockmap", make=partial(KernelRelay, kernel, 0.0)) as session:
+        session.client.send_now(GAME[:500])
+        await reaches(lambda: session.server.size, 500)
+        handle = session.client.transport.getHandle()
+        handle.send(GAME[500:] + CLOSE, MSG_MORE)  # in one segment with the end
+        handle.shutdown(SHUT_WR)
+        assert (await session.outcome).reason is CloseReason.LEFT
+        await reaches(lambda: session.server.size, len(GAME) + 1)
+        assert last_close(session.server) == (1, "left")
+    kernel.close()
+    epoll.close()
+
+
 @limited
 async def test_an_end_before_what_was_left() -> None:
     """What the program has left to user space comes behind what it has for the same side. When that does not read, the
@@ -242,7 +278,9 @@ async def test_an_end_before_what_was_left() -> None:
         await comes_to(session, "epoll")
         session.client.send_now(CHAT[1:])
         session.client.transport.loseWriteConnection()
-        await deferLater(reactor, 0.2)
+        before = process_time()
+        await deferLater(reactor, 0.5)
+        assert process_time() - before < 0.1  # though the socket can be read all the time
         session.client.transport.resumeProducing()
         assert (await session.outcome).reason is CloseReason.CLIENT_LOST
         await session.server.stream_ended
