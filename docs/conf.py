@@ -41,6 +41,6 @@ nitpick_ignore_regex = [
     (
         r"py:.*",
         r"(gameproxy\.gameserver\.(game\.Line|timetable\.Appointment)|Attempt|admitted|refusal"
-        r"|gameproxy\.simulation\.(stage\.(T|ProxyHandle)|states\.State))",
+        r"|gameproxy\.simulation\.(stage\.T|handles\.ProxyHandle|states\.State))",
     ),
 ]

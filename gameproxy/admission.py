@@ -30,6 +30,7 @@ class Admission:
         self._sessions: dict[str, Session] = {}
         self._unauthenticated: dict[str, None] = {}
         self._refused: dict[str, None] = {}
+        self._expected = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -55,7 +56,21 @@ class Admission:
 
     def has_room(self) -> bool:
         """Whether another connection can be taken, if only to say that there is no room."""
-        return not self._is_full() or len(self._refused) < REFUSED_MAX
+        return not self._is_full() or len(self._refused) + self._expected < REFUSED_MAX
+
+    def expect(self) -> bool:
+        """Take room for a connection that is no session yet, as it has not said where it comes from.
+
+        :return: whether there was room.
+        """
+        if not self.has_room():
+            return False
+        self._expected += 1
+        return True
+
+    def expect_no_more(self) -> None:
+        """Such a connection became a session, or is gone."""
+        self._expected -= 1
 
     def enter(self, session: Session) -> Refusal | None:
         """Count a session that has just connected.
@@ -89,8 +104,8 @@ class Admission:
 
     def _is_full(self) -> bool:
         return (
-            len(self._sessions) - len(self._refused) >= self._max_sessions
-            or len(self._unauthenticated) >= self._max_unauthenticated
+            len(self._sessions) - len(self._refused) + self._expected >= self._max_sessions
+            or len(self._unauthenticated) + self._expected >= self._max_unauthenticated
         )
 
 

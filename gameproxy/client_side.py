@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -28,6 +29,7 @@ from gameproxy.messages import (
     Welcome,
     decode_auth,
 )
+from gameproxy.proxy_header import Passed
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.session import Session
 from gameproxy.wire import Side, Wire
@@ -46,7 +48,13 @@ class EarlyBytes:
     """How much all clients together have sent before they relay."""
 
     def __init__(self, limit: int = ALL_EARLY_MAX) -> None:
+        self.limit = limit
         self._left = limit
+
+    @property
+    def kept(self) -> int:
+        """How many bytes are kept now."""
+        return self.limit - self._left
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many bytes more; if so, it is taken."""
@@ -119,6 +127,14 @@ class ClientSide:
         self.session.inputs.client_ended()
 
     # What its session calls
+
+    @property
+    def fault(self) -> str:
+        return self.wire.fault
+
+    @property
+    def tls_version(self) -> str:
+        return self.wire.tls_version
 
     def waiting(self, waiting: Waiting) -> None:
         self._tell_status(self._dialect.waiting(waiting))
@@ -196,20 +212,29 @@ class ClientFactory(ServerFactory):
     """Accepts clients.
 
     :param has_room: whether another connection can be taken at all; else it is closed without a word.
-    :param accept: called with each connection that is made.
+    :param accept: called with each connection that is made, and where its client comes from.
     """
 
     noisy = False
 
     def __init__(
-        self, clock: IReactorTime, has_room: Callable[[], bool], accept: Callable[[Wire], None]
+        self,
+        clock: IReactorTime,
+        has_room: Callable[[], bool],
+        accept: Callable[[Wire, Peer], None],
     ) -> None:
         self._clock = clock
         self._has_room = has_room
         self._accept = accept
 
     def buildProtocol(self, addr: IAddress | None) -> Wire | None:
-        return Wire(self._clock, self._accept) if self._has_room() else None
+        if not self._has_room():
+            return None
+        passed = addr if isinstance(addr, Passed) else None
+        return Wire(self._clock, partial(self._connected, passed))
+
+    def _connected(self, passed: Passed | None, wire: Wire) -> None:
+        self._accept(wire, peer_of(wire.transport, passed))
 
 
 def idle_time(entropy: Entropy) -> int:
@@ -218,11 +243,16 @@ def idle_time(entropy: Entropy) -> int:
     return LEAST_IDLE + entropy(1)[0] % IDLE_SPREAD
 
 
-def peer_of(transport: ITransport) -> Peer:
-    """Where the client on a transport comes from."""
+def peer_of(transport: ITransport, passed: Passed | None = None) -> Peer:
+    """Where the client on a transport comes from.
+
+    :param passed: where that is, if whoever has connected passes it on.
+    """
+    secure = bool(ISSLTransport.providedBy(transport))
+    if passed is not None:
+        return Peer(passed.host, passed.port, secure, passed.local_host, passed.local_port)
     address, port = _ip_and_port(transport.getPeer())
     local_address, local_port = _ip_and_port(transport.getHost())
-    secure = bool(ISSLTransport.providedBy(transport))
     return Peer(address, port, secure, local_address, local_port)
 
 

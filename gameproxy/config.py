@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -21,13 +22,15 @@ from pydantic import (
     model_validator,
 )
 
+from gameproxy.certificates import expected_identity
 from gameproxy.config_problems import PLAINER, duplicates, invalid, read_document, toml_path
 from gameproxy.config_problems import ConfigError as ConfigError
+from gameproxy.config_problems import Place as Place
 from gameproxy.config_problems import Problem as Problem
 from gameproxy.config_problems import problems_in as problems_in
 from gameproxy.config_values import (
     FROM_LIST,
-    NOT_OFFERED,
+    ClearListeners,
     Command,
     Count,
     CountOrZero,
@@ -38,12 +41,15 @@ from gameproxy.config_values import (
     LimitMode,
     Listeners,
     Name,
+    Networks,
     Port,
     Rate,
     Relay,
     Seconds,
     Share,
     Text,
+    is_loopback,
+    network,
 )
 from gameproxy.framing import FORMATS, FrameFormat
 
@@ -51,7 +57,6 @@ OWN_FRAMES_NEED: Final = 512
 """Bytes that a body must be able to have for the proxy's own frames to fit."""
 OWN_FRAMES_BEGIN: Final = 16
 """And bytes that it need not have more of: the proxy's shortest frames are little longer."""
-_SECTIONS_NOT_OFFERED: Final = ("tls", "proxy_protocol", "admin")
 
 
 class _Section(BaseModel):
@@ -182,6 +187,30 @@ class LimitsConfig(_Section):
     idle_seconds: IdleLimitConfig = IdleLimitConfig()
 
 
+class AdminConfig(_Section):
+    """``[admin]``: where monitoring and operators' programs ask. An empty ``listen`` turns it off."""
+
+    listen: Text = ""
+    token_file: FilledText = "admin.token"  # noqa: S105 - the name of a file
+    public: bool = False
+
+    @model_validator(mode="after")
+    def _is_private(self) -> AdminConfig:
+        if self.listen and not self.public and not is_loopback(self.listen):
+            message = (
+                "must be on this machine alone, as 'tcp:9180:interface=127.0.0.1' or 'unix:admin.sock'; "
+                "or say public = true"
+            )
+            raise invalid([(("listen",), message)])
+        return self
+
+
+class LogConfig(_Section):
+    """``[log]``: what is logged, for programs. An empty ``json_file`` turns it off, ``-`` is the standard output."""
+
+    json_file: Text = ""
+
+
 class GameConfig(_Section):
     """One of ``[[games]]``: a game whose game servers the proxy starts."""
 
@@ -204,7 +233,8 @@ class GameConfig(_Section):
 
 
 class ServerConfig(_Section):
-    """One of ``[[servers]]``: a game server that runs elsewhere. An empty ``key_file`` means the derived key."""
+    """One of ``[[servers]]``: a game server that runs elsewhere. An empty ``key_file`` means the derived key, an empty
+    ``tls_name`` the host's."""
 
     id: Name
     game: Name
@@ -212,6 +242,74 @@ class ServerConfig(_Section):
     port: Port
     capacity: Count
     key_file: Text = ""
+    tls: bool = False
+    tls_name: Host | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _can_prove_itself(self) -> ServerConfig:
+        if self.tls_name and not self.tls:
+            raise invalid([(("tls_name",), "has no meaning without tls = true")])
+        try:
+            _ = self.tls and expected_identity(self.tls_name or self.host)
+        except ValueError as error:
+            place = "tls_name" if self.tls_name else "host"
+            message = "must be an IP address or a host name that a certificate can be for"
+            raise invalid([((place,), message)]) from error
+        return self
+
+
+class TlsConfig(_Section):
+    """``[tls]``: what is shown over TLS, and who is believed there. Empty: nothing, and whom the system believes."""
+
+    listen: ClearListeners = ()
+    certificate: Text = ""
+    key: Text = ""
+    client_ca: Text = ""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    servers_ca: Text = ""
+    servers_certificate: Text = ""
+    servers_key: Text = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all files, some of them empty."""
+        to_clients = self.certificate, self.key, self.client_ca
+        return *to_clients, self.servers_ca, self.servers_certificate, self.servers_key
+
+    @model_validator(mode="after")
+    def _are_whole(self) -> TlsConfig:
+        found: list[tuple[Place, str]] = []
+        for certificate, key in (("certificate", "key"), ("servers_certificate", "servers_key")):
+            for one, other in ((certificate, key), (key, certificate)):
+                if getattr(self, other) and not getattr(self, one):
+                    found.append(((one,), f"must be named where {other} is"))
+        if self.listen and not self.certificate and not self.key:
+            found.append((("certificate",), "is needed to listen"))
+        if self.client_ca and not self.certificate and not self.key:
+            found.append((("client_ca",), "has no meaning without a certificate"))
+        if found:
+            raise invalid(found)
+        return self
+
+
+class ProxyProtocolConfig(_Section):
+    """``[proxy_protocol]``: ports at which each connection begins with a PROXY header, and who may connect there."""
+
+    listen: ClearListeners = ()
+    trusted: Networks = ()
+    timeout: Seconds = 3.0
+    tls: bool = False
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Who may send headers."""
+        return tuple(network(one) for one in self.trusted)
+
+    @model_validator(mode="after")
+    def _trusts_somebody(self) -> ProxyProtocolConfig:
+        if self.listen and not self.trusted:
+            raise invalid([(("trusted",), "must name who may send headers")])
+        return self
 
 
 class Config(_Section):
@@ -226,6 +324,10 @@ class Config(_Section):
     auth: AuthConfig = AuthConfig()
     selection: SelectionConfig = SelectionConfig()
     limits: LimitsConfig = LimitsConfig()
+    tls: TlsConfig = TlsConfig()
+    proxy_protocol: ProxyProtocolConfig = ProxyProtocolConfig()
+    admin: AdminConfig = AdminConfig()
+    log: LogConfig = LogConfig()
     games: Annotated[tuple[GameConfig, ...], FROM_LIST] = ()
     servers: Annotated[tuple[ServerConfig, ...], FROM_LIST] = ()
     folder: Path = Path()
@@ -244,6 +346,12 @@ class Config(_Section):
         if self.dialect.client == "plain" and len(self.game_names) > 1:
             place = ("dialect", "client")
             found.append((place, "plain clients cannot name a game: there may be only one"))
+        if not (self.proxy.listen or self.tls.listen or self.proxy_protocol.listen):
+            place = ("proxy", "listen")
+            message = "there must be an endpoint here, in [tls] or in [proxy_protocol]"
+            found.append((place, message))
+        if self.proxy_protocol.tls and not self.tls.certificate:
+            found.append((("proxy_protocol", "tls"), "needs tls.certificate and tls.key"))
         if found:
             raise invalid(found)
         return self
@@ -293,9 +401,6 @@ def parse(text: str, folder: str | Path, *, farm_needed: bool = False) -> Config
     """
     document = read_document(text)
     problems: list[Problem] = []
-    for name in _SECTIONS_NOT_OFFERED:
-        if document.pop(name, None) is not None:
-            problems.append((name, NOT_OFFERED))
     if document.pop("folder", None) is not None:
         problems.append(("folder", PLAINER["extra_forbidden"]))
     if farm_needed and not document.get("games") and not document.get("servers"):

@@ -31,6 +31,10 @@ class ConfigError(Exception):
         return "\n".join(": ".join(filter(None, problem)) for problem in self.problems)
 
 
+class ConfigurationError(Exception):
+    """The proxy cannot run so; the text says what to do."""
+
+
 def read_document(text: str) -> dict[str, Any]:
     """Read TOML.
 

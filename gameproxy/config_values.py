@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -12,6 +13,11 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 NOT_OFFERED: Final = "this version does not offer it"
 _DATABASE: Final = re.compile(r"sqlite:///[^\0?#]*[^\0?#/]")
+_LOOPBACK: Final = re.compile(
+    r"unix:.+|tcp6?:(?:port=)?[0-9]{1,5}:(?:backlog=[0-9]+:)?interface="
+    r"(?:127(?:\.[0-9]{1,3}){3}|(?:\\:){2}1)(?::backlog=[0-9]+)?",
+    re.DOTALL,
+)
 _LISTENER_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,9})(?::|$)")
 
 
@@ -40,22 +46,27 @@ def _host(value: str) -> str:
 
 def _listener(value: str) -> str:
     if value.startswith("haproxy:"):
-        raise ValueError(f"PROXY protocol: {NOT_OFFERED}")
+        raise ValueError("would believe PROXY headers from anyone: [proxy_protocol] has such ports")
     port = _LISTENER_PORT.match(value)
     if port and not 0 <= int(port[1]) <= 65535:
         raise ValueError("must have a port from 0 to 65535")
     return value
 
 
-def _database(value: str) -> str:
-    if not _DATABASE.fullmatch(value) or value == "sqlite:///:memory:":
-        raise ValueError("must be 'sqlite:///relative/path' or 'sqlite:////absolute/path'")
+def _clear_listener(value: str) -> str:
+    if value.startswith(("ssl:", "tls:")):
+        raise ValueError("must be an endpoint without TLS: that comes by itself")
     return value
 
 
-def _listeners(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise ValueError("must have an endpoint in it")
+def _network(value: str) -> str:
+    _ = network(value)
+    return value
+
+
+def _database(value: str) -> str:
+    if not _DATABASE.fullmatch(value) or value == "sqlite:///:memory:":
+        raise ValueError("must be 'sqlite:///relative/path' or 'sqlite:////absolute/path'")
     return value
 
 
@@ -91,9 +102,12 @@ CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Annotated[float, Field(gt=0, le=1e15)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Listeners = Annotated[
-    tuple[Annotated[str, AfterValidator(_listener)], ...], FROM_LIST, AfterValidator(_listeners)
+Listener = Annotated[str, AfterValidator(_listener)]
+Listeners = Annotated[tuple[Listener, ...], FROM_LIST]
+ClearListeners = Annotated[
+    tuple[Annotated[Listener, AfterValidator(_clear_listener)], ...], FROM_LIST
 ]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], FROM_LIST]
 Command = Annotated[tuple[Text, ...], FROM_LIST, AfterValidator(_command)]
 Database = Annotated[str, AfterValidator(_database)]
 Relay = Literal["auto", "transport", "epoll", "sockmap"]
@@ -101,8 +115,27 @@ LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_lo
 LimitMode = Annotated[Literal["off", "dry_run", "enforce"], AfterValidator(_offered_mode)]
 
 
+def network(value: str) -> IPv4Network | IPv6Network:
+    """The addresses that an IP or a CIDR stands for.
+
+    :raises ValueError: it is none, or has bits behind its prefix; nobody knows then what was meant.
+    """
+    try:
+        found = ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be an IP or a CIDR, with no bits set behind its prefix") from error
+    if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped is not None:
+        raise ValueError("must be written as IPv4, without ::ffff:")
+    return found
+
+
+def is_loopback(description: str) -> bool:
+    """Whether only programs on this machine can reach what listens there. What is not known to be so is not."""
+    return bool(_LOOPBACK.fullmatch(description))
+
+
 def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
-    """The endpoint that one of ``proxy.listen`` describes; nothing listens yet.
+    """The endpoint that one of a ``listen`` describes; nothing listens yet.
 
     :param reactor: what will listen.
     :raises ValueError: Twisted knows no such endpoint, or a file that it needs cannot be read.

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
 )
 
 from gameproxy.messages import Auth, Welcome
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.wire import Side
 
@@ -202,6 +203,14 @@ class Client(Protocol):
 
     gone: Deferred[None]
 
+    @property
+    def fault(self) -> str:
+        """What was wrong with the connection when it broke, for operators; else empty."""
+
+    @property
+    def tls_version(self) -> str:
+        """By which version of TLS it came, as ``TLSv1.3``; empty: without."""
+
     def waiting(self, waiting: Waiting) -> None:
         """Tell how it waits."""
         ...
@@ -236,12 +245,14 @@ class Introduction:
     """What a game server is told of a session.
 
     :param properties: what the client sent for the game server with AUTH: the text of a JSON object.
+    :param tls_version: by which version of TLS the client came, as ``TLSv1.3``; empty: without.
     """
 
     session: str
     player: str
     peer: Peer
     properties: str
+    tls_version: str = ""
 
 
 class Attempt(ABC):
@@ -326,7 +337,7 @@ class SessionRecord:
 
     :param message: what people were told.
     :param detail: what only operators are told; may be empty. It may hold what came from outside.
-    :param started_at: seconds since the epoch; so is ``ended_at``.
+    :param started_at: seconds since the epoch; so are ``ended_at`` and ``relayed_at``, when it began to relay.
     """
 
     session: str
@@ -340,6 +351,7 @@ class SessionRecord:
     started_at: float
     ended_at: float
     traffic: Traffic
+    relayed_at: float | None = None
 
 
 class Surroundings(Protocol):
@@ -383,6 +395,10 @@ class Surroundings(Protocol):
 
     def identified(self, session: str) -> None:
         """A session has proved who it is."""
+        ...
+
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """A session has come through a part of its way, in so many seconds."""
         ...
 
     def ended(self, record: SessionRecord) -> None:

@@ -36,7 +36,7 @@ def read_key_file(path: Path) -> bytes:
 
     :raises KeyFileError: the file cannot be read, others may read it, or something else is in it.
     """
-    key = _decode(_read_private(path))
+    key = _decode(read_private(path))
     if len(key) != KEY_BYTES:
         raise KeyFileError(f"must have exactly {2 * KEY_BYTES} hexadecimal digits")
     return key
@@ -62,7 +62,7 @@ def read_secret_file(path: Path) -> bytes:
 
     :raises KeyFileError: the file cannot be read, others may read it, or no secret is in it.
     """
-    secret = _decode(_read_private(path))
+    secret = _decode(read_private(path))
     if len(secret) < KEY_BYTES:
         raise KeyFileError(f"must have {2 * KEY_BYTES} hexadecimal digits or more")
     return secret
@@ -77,7 +77,7 @@ def read_ticket_key(path: Path, algorithm: str) -> TicketKey:
         ``ES256`` (a public key in PEM, RFC 7468, of Ed25519 or of the curve P-256).
     :raises KeyFileError: the file cannot be read, or holds no key for this algorithm.
     """
-    data, mode = _read(path)
+    data, mode = read_file(path)
     if algorithm == "HS256":
         if mode & stat.S_IROTH:
             _log.warn(
@@ -109,23 +109,31 @@ def _shared_key(data: bytes) -> bytes:
     return key
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """The content and mode of a regular file. Its mode is looked at when it is open already, so it is this file's."""
+def read_file(path: Path, largest: int = _FILE_MAX) -> tuple[bytes, int]:
+    """The content and mode of a regular file. Its mode is looked at when it is open already, so it is this file's.
+
+    :param largest: most bytes that it may have.
+    :raises KeyFileError: it cannot be read, or is none, or too large.
+    """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise KeyFileError("is no regular file")
-            data = file.read(_FILE_MAX + 1)
+            data = file.read(largest + 1)
     except OSError as error:
         raise KeyFileError(f"cannot be read: {error.strerror}") from error
-    if len(data) > _FILE_MAX:
-        raise KeyFileError("is too large for a key")
+    if len(data) > largest:
+        raise KeyFileError("is too large for what it should be")
     return data, mode
 
 
-def _read_private(path: Path) -> bytes:
-    data, mode = _read(path)
+def read_private(path: Path) -> bytes:
+    """The content of a file that others may not read.
+
+    :raises KeyFileError: it cannot be read, or others may read it.
+    """
+    data, mode = read_file(path)
     if mode & stat.S_IROTH:
         raise KeyFileError("may be read by others: chmod 600, and make a new key")
     return data

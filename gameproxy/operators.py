@@ -1,34 +1,47 @@
-"""What operators may ask of a running proxy, and what it answers (docs/farm, "The control socket")."""
+"""What operators may ask of a running proxy, and what it answers (docs/farm, "The control socket"; docs/operating)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from gameproxy import subjects
 from gameproxy.admission import Admission
-from gameproxy.farm import GameFarm, StoreError, StoreUnavailable
+from gameproxy.farm import GameFarm, StoreError, StoreUnavailable, orders, reports
 from gameproxy.metrics import by_relay, by_state
 from gameproxy.reasons import CloseReason, Refusal
+from gameproxy.subjects import Subject
+
+T = TypeVar("T")
+Document = dict[str, object]
 
 
 class Operators:
-    """Answers them.
+    """Answers them. What a method returns fires with a document; it fails with Refusal when that cannot be done, with
+    :class:`~gameproxy.farm.orders.OrderFailed` when what was ordered makes no sense.
 
     :param sessions: those of this proxy.
     :param relay: what it says of its relays.
     """
 
     def __init__(
-        self, sessions: Admission, farm: GameFarm, relay: Callable[[], Mapping[str, str]]
+        self,
+        sessions: Admission,
+        farm: GameFarm,
+        relay: Callable[[], Mapping[str, str]],
+        clock: IReactorTime,
     ) -> None:
         self._sessions = sessions
         self._farm = farm
         self._relay = relay
+        self._clock = clock
 
-    def answer(self, request: Mapping[str, object]) -> Deferred[dict[str, object]]:
+    def answer(self, request: Mapping[str, object]) -> Deferred[Document]:
         """Answer ``{"ask": "status"}``, ``{"ask": "start", "game"}`` or ``{"ask": "stop", "server"}``.
 
         :return: fires with the answer; fails with Refusal.
@@ -36,15 +49,16 @@ class Operators:
         """
         match request:
             case {"ask": "status"}:
-                return succeed(self._status())
+                return succeed(self.own_status())
             case {"ask": "start", "game": str(game)}:
-                return self._farm.start_server(game).addCallback(lambda server: {"server": server})
+                return self.start(game)
             case {"ask": "stop", "server": str(server)}:
                 stopped = self._farm.stop_server(server)
                 return stopped.addCallbacks(lambda done: {"stopped": done}, _unavailable)
         raise Refusal(CloseReason.PROTOCOL_ERROR, "This proxy does not know such a request.")
 
-    def _status(self) -> dict[str, object]:
+    def own_status(self) -> Document:
+        """What this proxy knows of itself."""
         return {
             "proxy": self._farm.proxy,
             "pid": os.getpid(),
@@ -57,7 +71,79 @@ class Operators:
             "limits": self._sessions.limits(),
         }
 
+    def status(self) -> Deferred[Document]:
+        """That, and how the farm stands."""
+        farm = self._asked(self._farm.read(reports.farm_status))
+        return farm.addCallback(lambda found: self.own_status() | found.document())
 
-def _unavailable(failure: Failure) -> dict[str, object]:
+    def servers(self, limit: int, offset: int) -> Deferred[Document]:
+        """Game servers that are not closed, so many after the first ``offset``, and the farm's sums."""
+        return self._asked(
+            self._farm.read(
+                lambda cursor: {
+                    "servers": reports.server_rows(cursor, limit, offset),
+                    "farm": reports.farm_stats(cursor),
+                }
+            )
+        )
+
+    def start(self, game: str) -> Deferred[Document]:
+        """Start a game server."""
+        return self._farm.start_server(game).addCallback(lambda server: {"server": server})
+
+    def drain(self, server: str) -> Deferred[Document]:
+        """Let nobody else onto a game server."""
+        done = self._farm.write(lambda cursor: orders.order_drain(cursor, server))
+        return self._asked(done).addCallback(lambda _: {"server": server, "state": "draining"})
+
+    def stop(self, server: str) -> Deferred[Document]:
+        """Ask a started game server to end, and make it after its grace."""
+        return Deferred.fromCoroutine(self._stop(server))
+
+    async def _stop(self, server: str) -> Document:
+        await self._asked(self._farm.read(lambda cursor: orders.look_up_to_stop(cursor, server)))
+        if not await self._asked(self._farm.stop_server(server)):
+            raise orders.OrderFailed(f"{server}: has ended already", missing=True)
+        return {"server": server, "state": "draining"}
+
+    def bans(self, limit: int, offset: int) -> Deferred[Document]:
+        """Bans that are not over, so many after the first ``offset``."""
+        now = self._clock.seconds()
+        found = self._farm.read(lambda cursor: reports.ban_rows(cursor, now, limit, offset))
+        return self._asked(found).addCallback(lambda bans: {"bans": bans})
+
+    def ban(
+        self, subject: Subject, seconds: float | None, reason: str, actor: str
+    ) -> Deferred[Document]:
+        """Ban, for so long; ``None`` for ever."""
+        now = self._clock.seconds()
+        return self._asked(
+            self._farm.write(
+                lambda cursor: subjects.ban(cursor, subject, seconds, reason, actor, now)
+            )
+        )
+
+    def unban(self, subject: Subject) -> Deferred[Document]:
+        """Lift a ban."""
+        lifted = self._asked(self._farm.write(lambda cursor: subjects.unban(cursor, subject)))
+        return lifted.addCallback(_done, subject, "is not banned")
+
+    def kick(self, subject: Subject) -> Deferred[Document]:
+        """End all their sessions, at all proxies, within a second."""
+        sessions = self._asked(self._farm.write(lambda cursor: subjects.kick(cursor, subject)))
+        return sessions.addCallback(_done, subject, "has no session", "sessions")
+
+    def _asked(self, result: Deferred[T]) -> Deferred[T]:
+        return result.addErrback(_unavailable)
+
+
+def _done(count: int, subject: Subject, trouble: str, name: str = "") -> Document:
+    if not count:
+        raise orders.OrderFailed(f"{subject.kind} {subject.name}: {trouble}", missing=True)
+    done: Document = {"kind": subject.kind, "subject": subject.name}
+    return done | {name: count} if name else done
+
+
+def _unavailable(failure: Failure) -> NoReturn:
     failure.trap(StoreError, StoreUnavailable)
     raise Refusal(CloseReason.INTERNAL, f"The farm's database cannot be used: {failure.value}")

@@ -36,6 +36,7 @@ class Dialling:
     :param connect_timeout: seconds until the connection is made.
     :param handshake_timeout: seconds from there to ADMITTED.
     :param disturbs: asked at the site of dialling.
+    :param secure: called with a game server's id and endpoint; gives that endpoint, with TLS if it is to be dialled so.
     """
 
     reactor: Reactor
@@ -46,6 +47,9 @@ class Dialling:
     connect_timeout: float
     handshake_timeout: float
     disturbs: Disturbs = never
+    secure: Callable[[str, IStreamClientEndpoint], IStreamClientEndpoint] = (
+        lambda server, endpoint: endpoint
+    )
 
 
 class ServerSide(Attempt):
@@ -59,6 +63,7 @@ class ServerSide(Attempt):
         self._wire: Wire | None = None
         self._deadline: IDelayedCall | None = None
         self._over = False  # admitted, failed or abandoned
+        self._heard = False
         self._framer = Framer(dialling.format, OWN_FRAME_MAX)
         admit = Admit(
             session=introduction.session,
@@ -95,6 +100,7 @@ class ServerSide(Attempt):
     # What the wire calls
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         self._framer.feed(data)
         try:
             while not self._over and (body := next(self._framer.frames(), None)) is not None:
@@ -103,10 +109,16 @@ class ServerSide(Attempt):
             self._fail(CloseReason.HANDSHAKE_FAILED, f"{error}")
 
     def stream_ended(self) -> None:
-        self._fail(CloseReason.HANDSHAKE_FAILED, "it closed the connection before ADMITTED")
+        assert self._wire is not None
+        if self._wire.fault and not self._heard:
+            # Since TLS 1.3 who dials has finished before the other end has seen its certificate.
+            self._fail(CloseReason.SERVER_UNREACHABLE, self._wire.fault)
+        else:
+            self._fail(CloseReason.HANDSHAKE_FAILED, "it closed the connection before ADMITTED")
 
     def _dial(self, slot: Slot) -> Deferred[IProtocol]:
-        dial = partial(self._endpoint(slot).connect, _WireFactory(self._make_wire))
+        endpoint = self._dialling.secure(slot.server, self._endpoint(slot))
+        dial = partial(endpoint.connect, _WireFactory(self._make_wire))
         if self._dialling.disturbs(SERVER_LATE_DIAL):
             return deferLater(self._dialling.reactor, LATE).addCallback(lambda _: dial())
         return dial()
@@ -135,7 +147,8 @@ class ServerSide(Attempt):
             self._deadline = dialling.reactor.callLater(dialling.handshake_timeout, self._too_late)
             return
         if dialling.admission == "proxy-v2":
-            wire.write(encode_v2(self._introduction.peer, self._introduction.session))
+            about = self._introduction
+            wire.write(encode_v2(about.peer, about.session, about.tls_version))
         self._succeed()
 
     def _receive(self, body: bytes) -> None:

@@ -17,14 +17,16 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gameproxy.admin import Watch
 from gameproxy.admission import Admission, TooFewDescriptors
 from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
 from gameproxy.auth.tickets import VerifyingKey
-from gameproxy.client_side import ClientFactory, ClientSide, EarlyBytes, idle_time, peer_of
+from gameproxy.client_side import ClientSide, EarlyBytes, idle_time
 from gameproxy.config import Config
-from gameproxy.config_values import listening_endpoint
+from gameproxy.config_problems import ConfigurationError as ConfigurationError
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
+from gameproxy.doors import Doors
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
 from gameproxy.handshake import derive_server_key
@@ -34,18 +36,23 @@ from gameproxy.interfaces import (
     Entropy,
     Introduction,
     Outcome,
+    Peer,
     Reactor,
     Relay,
     SessionRecord,
     Slot,
 )
 from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
+from gameproxy.listening import address_of, raise_now
 from gameproxy.metrics import Metrics
 from gameproxy.operators import Operators
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.relay import PlaneUnavailable, Relays
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
+from gameproxy.session_log import SessionLog
+from gameproxy.tls import Credentials, CredentialsError
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
@@ -53,10 +60,6 @@ KEYS_KEPT: Final = 1024
 """Derived keys of game servers that are kept: each session needs one."""
 LAST_WORDS_TIME: Final = 5.0
 """Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
-
-
-class ConfigurationError(Exception):
-    """The proxy cannot run so; the text says what to do."""
 
 
 class GameProxy(Service):
@@ -76,6 +79,8 @@ class GameProxy(Service):
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
     :ivar ports: where it listens, once it is started.
+    :ivar headers: what has come to the ports of ``[proxy_protocol]``: a :class:`~gameproxy.proxied.HeaderCounts`.
+    :ivar hindrance: why no new clients are served, in a word; empty when they are.
     :raises ConfigurationError: a file that the configuration names cannot be used.
     """
 
@@ -97,6 +102,7 @@ class GameProxy(Service):
     ) -> None:
         self.started: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
+        self.hindrance = "starting"
         self.metrics = Metrics()
         self.clock = reactor
         self.games = config.game_names
@@ -111,12 +117,19 @@ class GameProxy(Service):
         self._host = host or Host()
         self._format = config.framing.frame_format
         self._dialect = Dialect(config.dialect.client, self._format)
-        self._all_early = EarlyBytes()
+        self.early_bytes = EarlyBytes()
+        self._session_log = SessionLog(reactor)
         self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
         self._drained: Deferred[None] | None = None
         secret, keys = self._read_keys()
+        with _naming():
+            self._credentials = Credentials(config, reactor)
+        self._doors = Doors(
+            config, reactor, self.sessions, self._credentials, self._has_room, self._accept
+        )
+        self.headers = self._doors.headers
         self._portal = portal or self._build_portal(checkers)
         disturbs = self._host.disturbs
         self.authenticator = CredAuthenticator(
@@ -134,15 +147,18 @@ class GameProxy(Service):
             connect_timeout=config.selection.connect_timeout,
             handshake_timeout=config.selection.handshake_timeout,
             disturbs=disturbs,
+            secure=self._credentials.towards,
         )
         with _naming("proxy.relay"):
             self._relays = Relays(config.proxy, reactor, self._dialect, disturbs)
         derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
         self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
+        operators = Operators(self.sessions, self.farm, self._relays.state, reactor)
         if control:
-            answer = Operators(self.sessions, self.farm, self._relays.state).answer
-            self._control = ControlSocket(reactor, config.database_path, self.farm.proxy, answer)
+            database = config.database_path
+            self._control = ControlSocket(reactor, database, self.farm.proxy, operators.answer)
+        self._watch = Watch(config, reactor, entropy, self, operators)
 
     # The service's life
 
@@ -160,14 +176,13 @@ class GameProxy(Service):
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
         with _naming("proxy.relay"):
             self._relays.load()
-        endpoints = self._endpoints
-        if endpoints is None:
-            endpoints = list(self._named_endpoints())
-        factory = ClientFactory(self._reactor, self.sessions.has_room, self._accept)
-        for endpoint in endpoints:
-            listening = endpoint.listen(factory).addCallback(self.ports.append)
-            _raise_now(listening)
-            self._listening.append(listening)
+        try:
+            for opening in self._doors.listen(self._endpoints):
+                self._listening.append(opening.addCallback(self.ports.append))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        self._listening.append(self._watch.start())
+        raise_now(self._listening[-1])
 
     def startService(self) -> None:
         """Open the farm, and listen if that was not done yet. What was stopped cannot be started again.
@@ -189,6 +204,14 @@ class GameProxy(Service):
             if self.running:
                 self._control.open(proxies)
 
+    def reload_certificates(self) -> None:
+        """Read the files of ``[tls]`` again: all new connections have what is in them, those that are there go on.
+
+        :raises ConfigurationError: one cannot be used; then all is as before.
+        """
+        with _naming():
+            self._credentials.reload()
+
     def stopService(self) -> Deferred[None]:
         """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
         the farm. Started game servers go on running.
@@ -196,6 +219,7 @@ class GameProxy(Service):
         :return: fires when all that is done; so does that of a second call meanwhile.
         """
         super().stopService()
+        self.hindrance = "draining"
         if self._stopped is None:
             self._stopped = Deferred.fromCoroutine(self._stop())
         told: Deferred[None] = Deferred()
@@ -215,6 +239,8 @@ class GameProxy(Service):
             self._control.close()
         await self.farm.stop()
         await self._hashing.stop()
+        self._session_log.flush()
+        await self._watch.stop()
 
     async def _drain(self) -> None:
         """Wait until there are no sessions; end them when the grace is over."""
@@ -244,8 +270,10 @@ class GameProxy(Service):
         self.log.info(
             "gameproxy serves {games} at {addresses}.",
             games=", ".join(self.games),
-            addresses=", ".join(_address(port) for port in self.ports),
+            addresses=", ".join(address_of(port) for port in self.ports),
         )
+        if self.running:
+            self.hindrance = ""
         self.started.callback(None)
 
     def _not_started(self, failure: Failure) -> None:
@@ -272,38 +300,33 @@ class GameProxy(Service):
         """A session has proved who it is."""
         self.sessions.identified(session)
 
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """A session has come through a part of its way."""
+        self.metrics.phases[phase].add(seconds)
+
     def ended(self, record: SessionRecord) -> None:
         """A session is over."""
         self.sessions.leave(record.session)
         self.metrics.session_ended(record)
-        self.log.info(
-            "Session {session} from {address} ended: {reason}"
-            " (player {player!r}, game server {server!r}, {seconds:.3f} s){why}",
-            session=record.session,
-            address=record.peer.address,
-            reason=record.reason.value,
-            player=record.player,
-            server=record.server,
-            why=f" {record.detail!r}" if record.detail else "",
-            seconds=record.ended_at - record.started_at,
-            record=record,
-        )
+        self._session_log.ended(record)
         if self._on_session_end is not None:
-            try:
-                self._on_session_end(record)
-            except Exception:
-                self.log.failure(
-                    "on_session_end raised for session {session}", session=record.session
-                )
+            self._session_log.tell(self._on_session_end, record)
         if self._drained is not None and not self._drained.called and not self.sessions:
             self._drained.callback(None)
 
-    def _accept(self, wire: Wire) -> None:
+    def _has_room(self) -> bool:
+        if self.sessions.has_room():
+            return True
+        self.metrics.turned_away += 1
+        self._session_log.turned_away()
+        return False
+
+    def _accept(self, wire: Wire, peer: Peer) -> None:
         """A client has connected."""
         wire.keep_alive(idle_time(self._entropy), self._config.proxy.stall_timeout)
-        client = ClientSide(wire, self._format, self._dialect, self._all_early)
+        client = ClientSide(wire, self._format, self._dialect, self.early_bytes)
         id = self._entropy(SESSION_ID_BYTES).hex()
-        session = client.session = Session(id, peer_of(wire.transport), client, self)
+        session = client.session = Session(id, peer, client, self)
         refusal = self.sessions.enter(session)
         session.inputs.start()
         if refusal is not None:
@@ -316,13 +339,6 @@ class GameProxy(Service):
         session.inputs.end(cast(Refusal, failure.value))
 
     # What the configuration names, made
-
-    def _named_endpoints(self) -> Iterator[IStreamServerEndpoint]:
-        for index, description in enumerate(self._config.proxy.listen):
-            try:
-                yield listening_endpoint(self._reactor, description)
-            except ValueError as error:
-                raise ConfigurationError(f"proxy.listen[{index}]: {error}") from error
 
     def _read_keys(self) -> tuple[bytes, dict[str, bytes]]:
         config = self._config
@@ -383,24 +399,11 @@ class GameProxy(Service):
 
 
 @contextmanager
-def _naming(place: str, *file: Path) -> Iterator[None]:
+def _naming(place: str = "", *file: Path) -> Iterator[None]:
     """Say at which place of the configuration something, or which file, is named that cannot be used."""
     try:
         yield
+    except CredentialsError as error:  # it says so itself
+        raise ConfigurationError(str(error)) from error
     except (KeyFileError, PasswordFileError, PlaneUnavailable) as error:
         raise ConfigurationError(f"{place}: {' '.join(map(str, (*file, error)))}") from error
-
-
-def _address(port: IListeningPort) -> str:
-    """Where it listens, for people."""
-    address = port.getHost()
-    host, number = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{number}"
-
-
-def _raise_now(listening: Deferred[None]) -> None:
-    """Raise what has gone wrong already, so that a program that cannot listen does not start."""
-    if listening.called and isinstance(listening.result, Failure):
-        failure = listening.result
-        listening.addErrback(lambda _: None)  # it is told
-        failure.raiseException()

@@ -27,6 +27,7 @@ from gameproxy.interfaces import (
     Waiting,
 )
 from gameproxy.messages import Auth, Welcome
+from gameproxy.phases import Phase
 from gameproxy.reasons import ADVICE, CloseReason, Refusal
 from gameproxy.stand_ins import NoAttempt, NoRelay
 
@@ -88,6 +89,7 @@ class SessionSteps:
     :ivar inputs: to be told what happens.
     :ivar state: the name of the state it is in.
     :ivar player: who it is, when that is known.
+    :ivar game: which game it is for, when that is known.
     :ivar slot: the slot that it has or had last.
     """
 
@@ -103,9 +105,11 @@ class SessionSteps:
         self.relay: Relay | None = None
         self._client = client
         self._around = around
-        self._started_at = around.clock.seconds()
+        self._started_at = self._since = around.clock.seconds()
+        self._relayed_at: float | None = None
+        self._queued_at: float | None = None
         self._auth = _NO_AUTH
-        self._game: str | None = None
+        self.game: str | None = None
         self._asked_farm = False
         self._has_waited = False
         self._reason = CloseReason.INTERNAL
@@ -122,7 +126,7 @@ class SessionSteps:
 
     def check(self, auth: Auth) -> Deferred[None]:
         """Find out who the client is."""
-        self.state = "authenticating"
+        self._go_on("authenticating", Phase.EXPECTING)
         self._auth = auth
         identity = maybeDeferred(self._around.authenticator.authenticate, auth, self.peer)
         identity.addTimeout(self._around.auth_timeout, self._around.clock, _too_late)
@@ -130,24 +134,29 @@ class SessionSteps:
 
     def select(self, cause: Cause) -> Deferred[None]:
         """Look for a slot: for the first time, or after another that was of no use."""
-        self.state = "selecting"
         farm = self._around.farm
         if isinstance(cause, AttemptFailed):
+            self._go_on("selecting")
             assert self.slot is not None
             self._detail = f"{self.slot.server}: {cause.message}"
             slot = maybeDeferred(farm.try_another, self.slot, cause, self._tell_waiting)
         else:
+            self._go_on("selecting", Phase.AUTHENTICATING)
             slot = maybeDeferred(self._ask_farm, cause)
         return self._report(slot, self.inputs._placed)
 
     def connect(self, slot: Slot) -> Attempt:
         """Connect to the slot's game server."""
-        self.state = "connecting"
+        now = self._go_on("connecting", Phase.SELECTING)
         self.slot = slot
         assert self.player is not None
         if self._has_waited:
             self._client.connecting()
-        introduction = Introduction(self.id, self.player, self.peer, self._auth.properties)
+        if self._queued_at is not None:
+            self._pass(Phase.QUEUED, now - self._queued_at)
+            self._queued_at = None
+        properties, tls_version = self._auth.properties, self._client.tls_version
+        introduction = Introduction(self.id, self.player, self.peer, properties, tls_version)
         attempt: Attempt
         try:
             attempt = self._around.attempt(slot, introduction)
@@ -159,7 +168,8 @@ class SessionSteps:
     def play(self, attempt: Attempt) -> Relay:
         """Let the client in, and relay."""
         assert self.slot is not None and self.player is not None
-        self.state = "relaying"
+        self._relayed_at = now = self._go_on("relaying", Phase.CONNECTING)
+        self._pass(Phase.SETUP, now - self._started_at)
         self._attempt = attempt
         try:
             self._client.welcome(Welcome(self.id, self.player, self.slot.server, self.slot.game))
@@ -187,6 +197,7 @@ class SessionSteps:
 
     def leave(self, attempt: Attempt | None = None) -> None:
         """End without having relayed, because the client has gone."""
+        self._detail = self._client.fault
         self._try(self._client.leave)
         reason = CloseReason.CLIENT_LOST
         self._conclude(reason, ADVICE[reason], attempt)
@@ -213,20 +224,21 @@ class SessionSteps:
                 message=self._message,
                 detail=self._detail,
                 player=self.player,
-                game=self._game,
+                game=self.game,
                 server=self.slot.server if self.slot else None,
                 started_at=self._started_at,
                 ended_at=self._around.clock.seconds(),
                 traffic=self.relay.traffic if self.relay else Traffic(),
+                relayed_at=self._relayed_at,
             )
         )
 
     def _ask_farm(self, identity: Identity) -> Deferred[Slot]:
         self.player = identity.player
         self._around.identified(self.id)
-        self._game = self._choose_game(identity)
+        self.game = self._choose_game(identity)
         self._asked_farm = True
-        request = SlotRequest(self.id, identity, self._game, self.peer)
+        request = SlotRequest(self.id, identity, self.game, self.peer)
         return self._around.farm.acquire(request, self._tell_waiting)
 
     def _choose_game(self, identity: Identity) -> str:
@@ -242,7 +254,23 @@ class SessionSteps:
     def _tell_waiting(self, waiting: Waiting) -> None:
         if self.state == "selecting":  # else it would stand between the game's frames
             self._has_waited = True
+            if self._queued_at is None:
+                self._queued_at = self._around.clock.seconds()
             self._client.waiting(waiting)
+
+    def _go_on(self, state: str, passed: Phase | None = None) -> float:
+        """Come to another state; what time it is then.
+
+        :param passed: what it has come through.
+        """
+        now = self._around.clock.seconds()
+        if passed is not None:
+            self._pass(passed, now - self._since)
+        self.state, self._since = state, now
+        return now
+
+    def _pass(self, phase: Phase, seconds: float) -> None:
+        self._around.passed(phase, max(seconds, 0.0))  # the clock may have been set back
 
     def _report(self, result: Deferred[T], arrived: Callable[[T], None]) -> Deferred[None]:
         """Feed the machine with what comes of something under way."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from json.decoder import WHITESPACE, scanstring  # type: ignore[attr-defined]  # not in typeshed; there since 2.6
 from typing import Final
 
@@ -62,6 +63,19 @@ def encode_object(value: dict[str, object]) -> bytes:
         return _ENCODER.encode(value).encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate, which came escaped and can only go so
         return _ASCII_ENCODER.encode(value).encode("ascii")
+
+
+def plain(value: object) -> object:
+    """A value that JSON can express, whatever somebody wrote into a row of a database."""
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def text_of_member(payload: bytes, name: str) -> str:

@@ -44,6 +44,7 @@ from gameproxy.interfaces import (
     Waiting,
 )
 from gameproxy.messages import Auth, Welcome
+from gameproxy.phases import Phase
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.session import Session
 from gameproxy.wire import Side, Wire
@@ -203,9 +204,13 @@ class MemoryClient:
     :ivar told: ``queued``, ``starting``, ``connecting``, ``welcome``, the code of a refusal, or ``end`` of the
         stream, in order.
     :ivar probes: how often it was to be found out whether it is there.
+    :ivar fault: what was wrong with its connection.
+    :ivar tls_version: by which version of TLS it came.
     """
 
     session: Session
+    fault = ""
+    tls_version = ""
 
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()
@@ -330,6 +335,7 @@ class MemorySurroundings:
     :ivar hold: when true, attempts wait for :meth:`MemoryAttempt.admit`.
     :ivar attempts: all that were begun; ``relays`` all that were made.
     :ivar identities: the sessions that have proved who they are.
+    :ivar phases: what sessions have come through, with its seconds.
     :ivar records: of the sessions that are over, in order.
     """
 
@@ -349,6 +355,7 @@ class MemorySurroundings:
         self.attempts: list[MemoryAttempt] = []
         self.relays: list[MemoryRelay] = []
         self.identities: list[str] = []
+        self.phases: list[tuple[Phase, float]] = []
         self.records: list[SessionRecord] = []
         self._entropy = seeded_entropy()
 
@@ -376,6 +383,10 @@ class MemorySurroundings:
     def identified(self, session: str) -> None:
         """Note it."""
         self.identities.append(session)
+
+    def passed(self, phase: Phase, seconds: float) -> None:
+        """Note it."""
+        self.phases.append((phase, seconds))
 
     def ended(self, record: SessionRecord) -> None:
         """Note it."""

@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gameproxy.framing import FrameScanner
+from gameproxy.tls_errors import tls_fault
 
 LINGER: Final = 1.0
 """Seconds that a peer gets to take the end of a stream, or to close first."""
@@ -83,6 +84,7 @@ class Wire(Protocol):
     :ivar holder: receives what comes; may be changed at any time.
     :ivar gone: fires with ``None`` when the connection exists no more.
     :ivar ending: whether :meth:`end` or :meth:`abort` was called, or the connection is gone.
+    :ivar fault: what was wrong with TLS when the connection broke, for operators; else empty.
     """
 
     transport: ITransport
@@ -93,6 +95,7 @@ class Wire(Protocol):
         self._connected = connected
         self.gone: Deferred[None] = Deferred()
         self.ending = False
+        self.fault = ""
         self._peer_ended = False
         self._has_producer = False
         self._deadline: IDelayedCall | StallWatch | None = None
@@ -132,6 +135,8 @@ class Wire(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         held = not self.ending and not self._peer_ended
         self.ending = True
+        fault = tls_fault(reason.value) if reason is not None else ""
+        self.fault = fault and f"TLS: {fault}"
         self._stop_deadlines()
         try:
             if held:
@@ -145,6 +150,12 @@ class Wire(Protocol):
     def secure(self) -> bool:
         """Whether the connection is encrypted."""
         return bool(ISSLTransport.providedBy(self.transport))
+
+    @property
+    def tls_version(self) -> str:
+        """Its version of TLS, as OpenSSL names it (``TLSv1.3``), once the handshake is over; empty: none."""
+        handle = self.transport.getHandle() if self.secure else None  # type: ignore[attr-defined]  # TLS has it
+        return "" if handle is None else str(handle.get_protocol_version_name())
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the connection is being ended."""

@@ -7,7 +7,10 @@ import threading
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, which is no failure
+settings.load_profile("any machine")
 pytest_plugins = ["gameproxy.simulation.fixture"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -41,6 +42,10 @@ NOT_THIS_WAY: Final[Mapping[str, str]] = {
     "guest": "Guests are not let in here. Sign in.",
 }
 """What to tell who comes by a mechanism that is off."""
+MECHANISMS: Final = (*NOT_THIS_WAY, "other")
+RESULTS: Final = ("accepted", "refused", "throttled", "broken", "cancelled")
+"""What comes of authenticating: the credentials are good, or not; they are not looked at, as too many were wrong or too
+many are being looked at; a checker broke; who asked went away, or it took too long."""
 ODD_NAME: Final = "Nobody can have this name. Choose one of 1 to 64 visible characters."
 
 
@@ -54,6 +59,7 @@ class CredAuthenticator:
         :class:`~gameproxy.interfaces.Identity` for :class:`~gameproxy.auth.realm.IPlayer`.
     :param password_without_tls: whether passwords are taken over connections that are not encrypted.
     :param disturbs: asked at its site.
+    :ivar outcomes: how often each mechanism of :data:`MECHANISMS` had each of :data:`RESULTS`.
     """
 
     _log = Logger()
@@ -72,6 +78,7 @@ class CredAuthenticator:
         self._disturbs = disturbs
         self._failures = PasswordFailures(clock)
         self._quiet_until = float("-inf")
+        self.outcomes: Counter[tuple[str, str]] = Counter()
 
     def authenticate(self, request: Auth, peer: Peer) -> Deferred[Identity]:
         """Check the credentials of an AUTH.
@@ -83,8 +90,21 @@ class CredAuthenticator:
         return Deferred.fromCoroutine(self._authenticate(request, peer))
 
     async def _authenticate(self, request: Auth, peer: Peer) -> Identity:
-        if self._disturbs(AUTH_LATE_ANSWER):
-            await deferLater(self._clock, LATE)
+        result = "cancelled"  # until something else is known, by whatever it ends
+        try:
+            if self._disturbs(AUTH_LATE_ANSWER):
+                await deferLater(self._clock, LATE)
+            identity = await self._refusing(request, peer)
+            result = "accepted"
+            return identity
+        except Refusal as refusal:
+            result = _result_of(refusal)
+            raise
+        finally:
+            mechanism = request.mechanism if request.mechanism in NOT_THIS_WAY else "other"
+            self.outcomes[mechanism, result] += 1
+
+    async def _refusing(self, request: Auth, peer: Peer) -> Identity:
         try:
             return await self._identify(request, peer)
         except (Refusal, CancelledError):
@@ -160,3 +180,11 @@ class CredAuthenticator:
                 mechanism=mechanism,
                 quiet=QUIET,
             )
+
+
+def _result_of(refusal: Refusal) -> str:
+    if refusal.reason is CloseReason.INTERNAL:
+        return "broken"
+    if refusal.reason is CloseReason.THROTTLED or refusal.message == TOO_MANY_FAILED:
+        return "throttled"
+    return "refused"

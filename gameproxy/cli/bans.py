@@ -8,7 +8,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
-from gameproxy.auth import BadName, player_name
+from gameproxy import subjects
 from gameproxy.cli.durations import seconds
 from gameproxy.cli.farm_database import reading, writing
 from gameproxy.cli.help_pages import ending
@@ -21,13 +21,12 @@ from gameproxy.cli.reporting import (
     table,
 )
 from gameproxy.config import Config
-from gameproxy.farm import orders, registry, reports
+from gameproxy.farm import reports
+from gameproxy.subjects import REASON_MAX, Subject, subject_of
 
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
 
-REASON_MAX: Final = 200
-"""Characters of a reason at most."""
 SHOWN_MAX: Final = 1000
 """Bans of which people are shown a table; programs get all."""
 _USAGE: Final = "%(prog)s [player | address] SUBJECT [--config FILE] [--json]"
@@ -108,18 +107,14 @@ def add_ban_options(parser: argparse.ArgumentParser) -> None:
 
 
 def write_ban(
-    cursor: sqlite3.Cursor, subject: tuple[str, str], seconds: float | None, reason: str | None
+    cursor: sqlite3.Cursor, subject: Subject, seconds: float | None, reason: str | None
 ) -> dict[str, object]:
     """Ban in this operator's name.
 
     :return: the ban, which may be an earlier one that is longer.
     """
-    kind, name = subject
-    now = time.time()
-    until = None if seconds is None else now + seconds
-    registry.ban(cursor, kind, name, reason or "", f"operator {_operator()}", now, until)
-    rows = reports.ban_rows(cursor, now)
-    return next(row for row in rows if (row["kind"], row["subject"]) == subject)
+    actor = f"operator {_operator()}"
+    return subjects.ban(cursor, subject, seconds, reason or "", actor, time.time())
 
 
 def _ban(config: Config, args: argparse.Namespace) -> Report:
@@ -131,9 +126,7 @@ def _ban(config: Config, args: argparse.Namespace) -> Report:
 def _unban(config: Config, args: argparse.Namespace) -> Report:
     kind, name = args.subject
     with writing(config.database_path) as cursor:
-        rows = cursor.execute("SELECT rowid, subject FROM bans WHERE kind = ?", (kind,)).fetchall()
-        lifted = [row for row, written in rows if _as_written(kind, written) == name]
-        cursor.executemany("DELETE FROM bans WHERE rowid = ?", [(row,) for row in lifted])
+        lifted = subjects.unban(cursor, args.subject)
     if not lifted:
         raise CommandFailed(f"{kind} {name}: is not banned")
     return Report({"kind": kind, "subject": name}, [f"{kind} {name} is not banned any more."])
@@ -173,7 +166,7 @@ class _Subject(argparse.Action):
         assert isinstance(values, list)
         if len(values) == 1:
             kind, name = "player", values[0]
-            if _as_written("address", name) is not None:
+            if _is_address(name):
                 raise argparse.ArgumentError(
                     self, f"{name} is an address: say address {name}, or player {name}"
                 )
@@ -182,24 +175,18 @@ class _Subject(argparse.Action):
         else:
             raise argparse.ArgumentError(self, "must be a name, or player NAME, or address ADDRESS")
         try:
-            subject = player_name(name) if kind == "player" else _network(name)
-        except (BadName, ValueError) as error:
+            subject = subject_of(kind, name)
+        except ValueError as error:
             raise argparse.ArgumentError(self, str(error)) from None
-        setattr(namespace, self.dest, (kind, subject))
+        setattr(namespace, self.dest, subject)
 
 
-def _network(text: str) -> str:
-    network = orders.network_of(text)
-    whole = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if whole else network)
-
-
-def _as_written(kind: str, subject: object) -> str | None:
-    """A subject of the table as this command writes it, ``None`` when it is none."""
+def _is_address(text: str) -> bool:
     try:
-        return player_name(str(subject)) if kind == "player" else _network(str(subject).strip())
-    except (BadName, ValueError):
-        return None
+        subject_of("address", text)
+    except ValueError:
+        return False
+    return True
 
 
 def _reason(text: str) -> str:

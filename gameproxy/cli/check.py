@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 
 from gameproxy.admission import TooFewDescriptors, ensure_descriptors
@@ -19,6 +20,7 @@ from gameproxy.cli.terminal import printable
 from gameproxy.config import Config, ConfigError, Problem, load
 from gameproxy.config_values import listening_endpoint
 from gameproxy.keys import KeyFileError, read_key_file, read_secret_file, read_ticket_key
+from gameproxy.tls import Credentials, CredentialsError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -55,13 +57,19 @@ def run(args: argparse.Namespace) -> int:
 
 def problems_around(config: Config) -> Iterator[Problem]:
     """What is wrong with the things that a valid configuration names: endpoints, files and programs."""
-    for index, description in enumerate(config.proxy.listen):
-        # The sockets that systemd passes on are only there when it starts the proxy.
-        if not description.startswith("systemd:"):
-            try:
-                listening_endpoint(MemoryReactor(), description)
-            except ValueError as error:
-                yield f"proxy.listen[{index}]", str(error)
+    for section in ("proxy", "tls", "proxy_protocol"):
+        for index, description in enumerate(getattr(config, section).listen):
+            # The sockets that systemd passes on are only there when it starts the proxy.
+            if not description.startswith("systemd:"):
+                try:
+                    listening_endpoint(MemoryReactor(), description)
+                except ValueError as error:
+                    yield f"{section}.listen[{index}]", str(error)
+    if config.admin.listen:
+        try:
+            listening_endpoint(MemoryReactor(), config.admin.listen)
+        except ValueError as error:
+            yield "admin.listen", str(error)
     try:
         ensure_descriptors(config.proxy.max_sessions)
     except TooFewDescriptors as error:
@@ -74,6 +82,10 @@ def problems_around(config: Config) -> Iterator[Problem]:
             read(path)
         except (KeyFileError, PasswordFileError) as error:
             yield place, f"{path} {error}"
+    try:
+        Credentials(config, Clock())
+    except CredentialsError as error:
+        yield from error.problems
     for index, game in enumerate(config.games):
         program = game.command[0]
         if not shutil.which(str(config.resolve(program)) if "/" in program else program):
@@ -84,6 +96,9 @@ def _files(config: Config) -> Iterator[tuple[str, Path, Callable[[Path], object]
     """The files that must be right for a proxy to start: the place that names each, its path, and what reads it."""
     if config.secret_path.exists():
         yield "proxy.secret_file", config.secret_path, read_secret_file
+    token = config.resolve(config.admin.token_file)
+    if config.admin.listen and token.exists():
+        yield "admin.token_file", token, read_secret_file
     if config.auth.password_file:
         yield "auth.password_file", config.resolve(config.auth.password_file), PasswordFile
     for index, key in enumerate(config.auth.ticket_keys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -125,9 +124,7 @@ def _start(config: Config, args: argparse.Namespace) -> Report:
 
 def _drain(config: Config, args: argparse.Namespace) -> Report:
     with writing(config.database_path) as cursor:
-        state, _, _ = _look_up(cursor, args.id)
-        if state != "draining" and not orders.drain(cursor, args.id):
-            raise CommandFailed(f"{args.id}: is {state}: only one that is ready can be drained")
+        orders.order_drain(cursor, args.id)
     return Report(
         {"server": args.id, "state": "draining"}, [f"{args.id} lets nobody else in from now on."]
     )
@@ -135,13 +132,8 @@ def _drain(config: Config, args: argparse.Namespace) -> Report:
 
 def _stop(config: Config, args: argparse.Namespace) -> Report:
     with reading(config.database_path) as cursor:
-        _, origin, keeper = _look_up(cursor, args.id)
+        keeper = orders.look_up_to_stop(cursor, args.id).keeper
         proxies = [row["id"] for row in living_proxies(cursor)]
-    if origin != "started":
-        raise CommandFailed(
-            f"{args.id}: was not started by a proxy, and has to be ended where it runs;"
-            " to let nobody else in: farm drain"
-        )
     # Its process may be out of the sight of all proxies but the one that looks after it.
     proxies.sort(key=lambda proxy: proxy != keeper)
     try:
@@ -156,18 +148,6 @@ def _stop(config: Config, args: argparse.Namespace) -> Report:
         {"server": args.id, "state": "draining"},
         [f"{args.id} has been asked to end, and will be made to after its stop_grace."],
     )
-
-
-def _look_up(cursor: sqlite3.Cursor, server: str) -> tuple[object, object, object]:
-    """A game server's state and origin, and the proxy that looks after it."""
-    row: tuple[object, object, object] | None = cursor.execute(
-        "SELECT state, origin, proxy FROM game_servers WHERE id = ?", (server,)
-    ).fetchone()
-    if row is None:
-        raise CommandFailed(f"{server}: there is no such game server")
-    if row[0] == "closed":
-        raise CommandFailed(f"{server}: has ended already")
-    return row
 
 
 def _done(answer: Answer) -> dict[str, object]:

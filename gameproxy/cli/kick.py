@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from gameproxy import subjects
 from gameproxy.cli.bans import BAN_USAGE, add_ban_options, add_subject, write_ban
 from gameproxy.cli.farm_database import writing
 from gameproxy.cli.help_pages import ending
 from gameproxy.cli.reporting import CommandFailed, Report, add_common_options, command
 from gameproxy.config import Config
-from gameproxy.farm import orders, registry
 
 if TYPE_CHECKING:
     from gameproxy.cli.check import Subparsers
@@ -42,10 +42,7 @@ def _kick(config: Config, args: argparse.Namespace) -> Report:
         args.usage_error("--reason is that of the ban: it needs --for")
     kind, name = args.subject
     with writing(config.database_path) as cursor:
-        if kind == "player":
-            sessions = registry.kick(cursor, name)
-        else:
-            sessions = orders.kick_address(cursor, orders.network_of(name))
+        sessions = subjects.kick(cursor, args.subject)
         if args.seconds is not None:
             write_ban(cursor, args.subject, args.seconds, args.reason)
     if not sessions and args.seconds is None:

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from gameproxy.cli.terminal import complain, printable
 from gameproxy.config import Config, ConfigError, load
+from gameproxy.farm.orders import OrderFailed
+from gameproxy.strict_json import plain
 
 CONFIG_HELP: Final = "the proxy's configuration (default: gameproxy.toml)"
 _ANY_WIDTH: Final = 10_000
@@ -65,11 +67,11 @@ def command(
     def run(args: argparse.Namespace) -> int:
         try:
             report = find(load(getattr(args, "config", "gameproxy.toml")), args)
-        except (ConfigError, CommandFailed) as error:
+        except (ConfigError, CommandFailed, OrderFailed) as error:
             complain(error, getattr(args, "config", "gameproxy.toml"))
             return 1
         if getattr(args, "json", False):
-            print(json.dumps(_plain(report.document), indent=2))
+            print(json.dumps(plain(report.document), indent=2))
         else:
             _show(report.page)
         return 0
@@ -129,16 +131,3 @@ def _show(page: Iterable[str | Table]) -> None:
 def _cell(value: object) -> Text:
     """A value of a row as text: never as markup, nor as anything else that a terminal would obey."""
     return Text("" if value is None else printable(str(value)))
-
-
-def _plain(value: object) -> object:
-    """A value that JSON can express, whatever somebody wrote into a row."""
-    if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

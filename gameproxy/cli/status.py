@@ -55,9 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def _find(config: Config, args: argparse.Namespace) -> Report:
     with reading(config.database_path) as cursor:
-        farm = reports.farm_stats(cursor)
-        waiting = reports.queue_length(cursor)
-        games = reports.game_rows(cursor)
+        farm = reports.farm_status(cursor)
         rows = living_proxies(cursor)
     answers = [_ask(config.database_path, row["id"]) for row in rows]
     told = [answer for answer in answers if isinstance(answer, ProxyStatus)]
@@ -73,12 +71,10 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
             "total": total.sessions,
             "by_state": total.by_state,
             "by_relay": total.by_relay,
-            "by_game": {str(row["game"]): row["sessions"] for row in games},
+            "by_game": {str(row["game"]): row["sessions"] for row in farm.games},
         },
-        "queue": {"length": waiting},
         "limits": total.limits,
-        "farm": farm,
-        "games": games,
+        **farm.document(),
         "proxies": [
             row
             | (
@@ -90,9 +86,9 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
         ],
     }
     page: list[str | Table] = [
-        f"Sessions: {total.sessions} ({counts(total.by_state)}), {waiting} waiting in the queue",
+        f"Sessions: {total.sessions} ({counts(total.by_state)}), {farm.waiting} waiting in the queue",
         f"Relayed by: {counts({plane: count for plane, count in total.by_relay.items() if count})}",
-        _games(games),
+        _games(farm.games),
         *_not_in_kernel(told),
         "",
         _proxies(rows, answers) if rows else "No proxy runs.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -13,6 +13,7 @@ from gameproxy.config import Config
 from gameproxy.farm import orders, registry, reports, restoring
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.chance import stream_of
+from gameproxy.farm.database import Operation
 from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
 from gameproxy.farm.processes import Processes
@@ -25,6 +26,8 @@ from gameproxy.farm.survey import Surveyor
 from gameproxy.interfaces import AttemptFailed, Entropy, Slot, SlotRequest, Waiting
 from gameproxy.reasons import CloseReason, Refusal
 from gameproxy.sites import FARM_UNHEARD_CHANGE, Disturbs, never
+
+T = TypeVar("T")
 
 
 class GameFarm:
@@ -189,6 +192,19 @@ class GameFarm:
     def stop_server(self, server: str) -> Deferred[bool]:
         """Ask a started game server to end, and make it after its grace; whether there is such a one."""
         return self._keeper.stop(server)
+
+    def read(self, operation: Operation[T]) -> Deferred[T]:
+        """What the tables say: one of :mod:`gameproxy.farm.reports`; fails with StoreError or StoreUnavailable."""
+        return self._store.read(operation)
+
+    def write(self, operation: Operation[T]) -> Deferred[T]:
+        """Have something ordered: one of :mod:`gameproxy.farm.orders`; else as :meth:`read`."""
+        return self._store.write(operation)
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the database did not take what was written last."""
+        return self._store.in_trouble
 
     def stats(self) -> Deferred[dict[str, object]]:
         """``farm``: the sums over all game servers; ``queue``: its ``length``."""

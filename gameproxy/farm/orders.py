@@ -6,12 +6,76 @@ The proxies see it at their next look at the farm, within a second.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from gameproxy.farm import registry
 from gameproxy.reasons import CloseReason
 
 Network = IPv4Network | IPv6Network
+
+
+class OrderFailed(Exception):
+    """An order cannot be carried out; the text says why, for people.
+
+    :ivar missing: whether what it names is not there.
+    """
+
+    def __init__(self, message: str, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The game server that an order concerns.
+
+    :param origin: ``started`` or ``listed``.
+    :param keeper: the proxy that looks after it.
+    """
+
+    state: str
+    origin: str
+    keeper: str | None
+
+
+def look_up(cursor: sqlite3.Cursor, server: str) -> Ordered:
+    """The game server that somebody names.
+
+    :raises OrderFailed: there is none, or none any more.
+    """
+    row = cursor.execute(
+        "SELECT state, origin, proxy FROM game_servers WHERE id = ?", (server,)
+    ).fetchone()
+    if row is None:
+        raise OrderFailed(f"{server}: there is no such game server", missing=True)
+    if row[0] == "closed":
+        raise OrderFailed(f"{server}: has ended already", missing=True)
+    return Ordered(*row)
+
+
+def order_drain(cursor: sqlite3.Cursor, server: str) -> None:
+    """Let nobody else onto a game server, if it does not drain already.
+
+    :raises OrderFailed: that cannot be.
+    """
+    state = look_up(cursor, server).state
+    if state != "draining" and not drain(cursor, server):
+        raise OrderFailed(f"{server}: is {state}: only one that is ready can be drained")
+
+
+def look_up_to_stop(cursor: sqlite3.Cursor, server: str) -> Ordered:
+    """The game server that is to be ended.
+
+    :raises OrderFailed: it is not there, or no proxy can end it.
+    """
+    found = look_up(cursor, server)
+    if found.origin != "started":
+        raise OrderFailed(
+            f"{server}: was not started by a proxy, and has to be ended where it runs;"
+            " to let nobody else in: farm drain"
+        )
+    return found
 
 
 def drain(cursor: sqlite3.Cursor, server: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Final
 
 _BAN_COLUMNS: Final = ("kind", "subject", "reason", "actor", "created_at", "expires_at")
@@ -46,22 +47,59 @@ def queue_length(cursor: sqlite3.Cursor) -> int:
     return int(row[0])
 
 
-def server_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
-    """The game servers that are not closed, by game and id."""
+def server_rows(
+    cursor: sqlite3.Cursor, limit: int = -1, offset: int = 0
+) -> list[dict[str, object]]:
+    """The game servers that are not closed, by game and id.
+
+    :param limit: how many at most; negative: all.
+    :param offset: how many of the first are left out.
+    """
     rows = cursor.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM game_servers WHERE state <> 'closed' ORDER BY game, id"  # noqa: S608 - constants
+        f"SELECT {', '.join(_COLUMNS)} FROM game_servers WHERE state <> 'closed' "  # noqa: S608 - constants
+        "ORDER BY game, id LIMIT ? OFFSET ?",
+        (limit, offset),
     )
     return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
 
 
-def ban_rows(cursor: sqlite3.Cursor, now: float) -> list[dict[str, object]]:
-    """The bans that are not over, by kind and subject."""
+def ban_rows(
+    cursor: sqlite3.Cursor, now: float, limit: int = -1, offset: int = 0
+) -> list[dict[str, object]]:
+    """The bans that are not over, by kind and subject; ``limit`` and ``offset`` as of :func:`server_rows`."""
     rows = cursor.execute(
         f"SELECT {', '.join(_BAN_COLUMNS)} FROM bans "  # noqa: S608 - constants
-        "WHERE expires_at IS NULL OR expires_at > ? ORDER BY kind, subject",
-        (now,),
+        "WHERE expires_at IS NULL OR expires_at > ? ORDER BY kind, subject LIMIT ? OFFSET ?",
+        (now, limit, offset),
     )
     return [dict(zip(_BAN_COLUMNS, row, strict=True)) for row in rows]
+
+
+def ban_row(cursor: sqlite3.Cursor, kind: str, subject: str) -> dict[str, object] | None:
+    """The ban of a player or an address, written as it was banned."""
+    row = cursor.execute(
+        f"SELECT {', '.join(_BAN_COLUMNS)} FROM bans WHERE kind = ? AND subject = ?",  # noqa: S608 - constants
+        (kind, subject),
+    ).fetchone()
+    return None if row is None else dict(zip(_BAN_COLUMNS, row, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class FarmStatus:
+    """What the status of a proxy tells of the farm: how many sessions wait, its sums, and how each game stands."""
+
+    waiting: int
+    stats: dict[str, object]
+    games: list[dict[str, object]]
+
+    def document(self) -> dict[str, object]:
+        """The same for programs."""
+        return {"queue": {"length": self.waiting}, "farm": self.stats, "games": self.games}
+
+
+def farm_status(cursor: sqlite3.Cursor) -> FarmStatus:
+    """How the farm stands."""
+    return FarmStatus(queue_length(cursor), farm_stats(cursor), game_rows(cursor))
 
 
 def proxy_rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:

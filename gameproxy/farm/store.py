@@ -127,6 +127,11 @@ class FarmStore:
         self._enqueue(request)
         return request.result
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the database did not take what was written last; what is read is no proof that it is well again."""
+        return self._trouble is not None
+
     def close(self) -> Deferred[None]:
         """Do what was asked for as far as the database takes it at once, and close it.
 

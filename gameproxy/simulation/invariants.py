@@ -162,7 +162,7 @@ def left_over(world: Simulation) -> str | None:
         if len(timers) > TIMERS_AT_REST:
             names = ", ".join(sorted(getattr(t.func, "__name__", "call") for t in timers))
             return f"{proxy.process.name} has {len(timers)} calls to come: {names}"
-        if proxy.service._all_early._left != client_side.ALL_EARLY_MAX:
+        if proxy.service.early_bytes.kept:
             return f"{proxy.process.name} keeps room for what clients send early"
     for process in world.clients_machine.processes.values():
         if process.sockets:

@@ -8,7 +8,11 @@ from gameproxy.relay.sockmap import SockmapPlane, load, why_not
 
 # Lets pytest explain the assertions of the rigs as it does those of tests.
 pytest.register_assert_rewrite(
-    "tests.real.relay_peers", "tests.real.rig", "tests.real.sockmap_rig", "tests.real.streams"
+    "tests.real.relay_peers",
+    "tests.real.rig",
+    "tests.real.sockmap_rig",
+    "tests.real.streams",
+    "tests.real.tls_scene",
 )
 
 

@@ -63,6 +63,7 @@ class Rig:
     :param auth: more of the section ``[auth]``.
     :param proxy_settings: more of the section ``[proxy]``.
     :param good: whether there is the game server ``good``.
+    :param more: more of the configuration: whole sections.
     :ivar records: sessions that are over.
     :ivar lines: what the proxy has logged, at any level: ``twistd`` shows them all.
     """
@@ -77,6 +78,7 @@ class Rig:
     dialect: str = "native"
     admission: str = "handshake"
     good: bool = True
+    more: str = ""
 
     game_servers: dict[str, GameServer] = field(default_factory=dict)
     records: list[SessionRecord] = field(default_factory=list)
@@ -107,6 +109,7 @@ class Rig:
             reactor,
             endpoints=[TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")],
             on_session_end=self._ended,
+            control=False,
         )
         self.proxy.startService()
         await self.proxy.started
@@ -155,6 +158,7 @@ class Rig:
             connect_timeout = {self.timeout}
             handshake_timeout = {self.timeout}
             queue_timeout = 0.6
+            {self.more}
         """
 
     def _observe(self, event: dict[str, Any]) -> None:
@@ -173,10 +177,14 @@ class Rig:
 
     # Clients
 
-    async def connect(self, kind: type[Stream] = Stream) -> Stream:
-        """A client that has said nothing yet."""
+    async def connect(self, kind: type[Stream] = Stream, door: int = 0) -> Stream:
+        """A client that has said nothing yet.
+
+        :param door: at which of the proxy's ports.
+        """
         creator = ClientCreator(reactor, kind, self.format)
-        stream: Stream = await creator.connectTCP("127.0.0.1", self.port)
+        port = self.proxy.ports[door].getHost().port
+        stream: Stream = await creator.connectTCP("127.0.0.1", port)
         return stream
 
     async def join(
@@ -184,9 +192,13 @@ class Rig:
     ) -> Stream:
         """A client that relays."""
         stream = await self.connect(kind)
+        await self.enter(stream, game=game, **fields)
+        return stream
+
+    async def enter(self, stream: Stream, game: str = "echo", **fields: object) -> None:
+        """Have a client that has said nothing yet relay."""
         stream.send(auth(game=game, **fields))
         assert set(await stream.message(WELCOME)) == {"session", "player", "server", "game"}
-        return stream
 
     async def refused(self, client: Stream, code: str, within: float = 0.8) -> dict[str, Any]:
         """See that a client is told ERROR with this code as the last thing, and the session ends with it.

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -248,6 +249,7 @@ class GameServer:
     :ivar admits: the JSON of every ADMIT it got.
     :ivar kind: what its connections are.
     :ivar got: for scripts: the frames that came after its own.
+    :ivar addresses: those that clients may come from.
     """
 
     id: str
@@ -259,15 +261,22 @@ class GameServer:
     port: Any = None
     kind: type[Stream] = Stream
     got: list[bytes] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=lambda: ["127.0.0.1"])
 
     @property
     def key(self) -> bytes:
         return server_key(self.id)
 
-    async def listen(self) -> None:
+    async def listen(self, tls: Any = None) -> None:
+        """Accept connections.
+
+        :param tls: what TLS they are to have: options of :mod:`twisted.internet.ssl`.
+        """
         factory = Factory.forProtocol(Stream)
         factory.noisy = False
         factory.buildProtocol = self._accept  # type: ignore[method-assign]  # all that a factory does here
+        if tls is not None:
+            factory = TLSMemoryBIOFactory(tls, False, factory)
         self.port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
 
     def _accept(self, address: object) -> Stream:
@@ -303,7 +312,7 @@ class GameServer:
         assert set(admit) == ADMIT_KEYS | {"properties"}
         assert re.fullmatch("[0-9a-f]{32}", admit["proxy_nonce"])
         assert admit["proxy_nonce"] not in [before["proxy_nonce"] for before in self.admits]
-        assert admit["address"] == "127.0.0.1"
+        assert admit["address"] in self.addresses
         self.admits.append(admit)
         return admit
 

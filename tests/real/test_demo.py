@@ -30,7 +30,7 @@ from tests.program import Program
 
 T = TypeVar("T")
 BOTS = 10
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a demo that should have ended has failed."""
 PROGRAM = str(Path(sys.executable).parent / "gameproxy")
 

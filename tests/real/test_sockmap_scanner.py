@@ -63,7 +63,7 @@ def received(one: Session, size: int) -> None:
 
 
 @given(streams(), verdicts, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_as_the_scanner(
     plane: SockmapPlane,
     stream: tuple[FrameFormat, list[bytes]],

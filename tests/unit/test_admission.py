@@ -53,6 +53,28 @@ class AdmissionTest(SynchronousTestCase):
         admission.identified(first.id)
         self.assertIsNone(admission.enter(self.session()))
 
+    def test_expected(self) -> None:
+        """Connections that are no sessions yet count as sessions of the unauthenticated, until they are none."""
+        for admission in (Admission(2, 10), Admission(10, 2)):
+            self.assertIsNone(admission.enter(self.session()))
+            self.assertTrue(admission.expect())
+            self.assert_full(admission.enter(self.session()))
+            admission.expect_no_more()
+            self.assertIsNone(admission.enter(self.session()))
+            self.assertEqual(admission.limits()["unauthenticated"], 2)
+
+    def test_expected_when_full(self) -> None:
+        """When there is no room, so many are waited for and told together as may be told: others are closed at once."""
+        admission = Admission(1, 10)
+        admission.enter(self.session())
+        self.assert_full(admission.enter(self.session()))
+        for _ in range(REFUSED_MAX - 1):
+            self.assertTrue(admission.expect())
+        self.assertFalse(admission.expect())
+        self.assertFalse(admission.has_room())
+        admission.expect_no_more()
+        self.assertTrue(admission.has_room())
+
     def test_refused_do_not_count(self) -> None:
         """Who is being told that there is no room takes none: neither of the sessions nor of the unauthenticated."""
         admission = Admission(1, 1)

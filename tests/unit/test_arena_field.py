@@ -341,7 +341,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(self.steps(ROUND_STEPS), [])
         self.assertEqual(self.field.steps_left, ROUND_STEPS)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.lists(
             st.tuples(st.integers(0, 7), st.integers(0, 8), st.booleans()), min_size=10, max_size=60

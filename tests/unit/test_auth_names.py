@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -35,7 +35,6 @@ class NamesTests(SynchronousTestCase):
         for name in ("陽子", "Ünal 3", "🎮", "a:b", "\u0378"):
             self.assertEqual(normalise_name(name), name)
 
-    @settings(deadline=None)
     @given(st.text(alphabet=st.characters(), max_size=80))
     def test_any_text(self, text: str) -> None:
         """Any text is refused with BadName, or gives a name that fits, is NFC and stays as it is."""

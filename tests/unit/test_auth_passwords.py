@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from argon2 import PasswordHasher
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -119,7 +119,6 @@ class HashTests(SynchronousTestCase):
             self.assertNotIn(base64(SALT), shown)
             self.assertNotIn(repr(SALT), shown)
 
-    @settings(deadline=None)
     @given(
         st.text() | st.from_regex(r"\$(argon2id\$v=19\$m|scrypt\$ln)=[0-9]{1,4},.*", fullmatch=True)
     )

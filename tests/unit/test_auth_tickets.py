@@ -12,7 +12,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.task import Clock
@@ -276,7 +276,6 @@ class BadTicketTests(TicketTestCase):
             with self.subTest(ticket[:20].encode("ascii", "replace")):
                 self.refuse(ticket)
 
-    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["sub", "aud", "jti", "exp", "nbf", "iat", "game"]),

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.cli import main
 from gameproxy.cli.terminal import printable
+from tests.authority import Authority
 
 GAME = """
 [[games]]
@@ -87,6 +88,33 @@ class Check(SynchronousTestCase):
         status, _, lines = self.check(GAME + '[proxy]\ndatabase = "sqlite:///no/farm.db"')
         self.assertEqual(status, 1)
         self.assertEqual(lines, [f"proxy.database: there is no folder {self.folder}/no"])
+
+    def test_tls(self) -> None:
+        """The files of TLS have to be good, and the endpoints of all sections."""
+        authority = Authority()
+        authority.issue("play.example").write(self.folder, "good")
+        (self.folder / "other.key").write_bytes((self.folder / "good.key").read_bytes())
+        (self.folder / "other.key").chmod(0o644)
+        text = """
+            [tls]
+            listen = ["nowhere:1"]
+            certificate = "good.pem"
+            key = "other.key"
+            servers_ca = "none.pem"
+            [proxy_protocol]
+            listen = ["nowhere:2"]
+            trusted = ["::1"]
+            tls = true
+        """
+        status, _, lines = self.check(GAME + text)
+        self.assertEqual(status, 1)
+        self.assertEqual(
+            [line.split(": ")[0] for line in lines],
+            ["tls.listen[0]", "proxy_protocol.listen[0]", "tls.key", "tls.servers_ca"],
+        )
+        good = text.replace("nowhere:", "tcp:").replace("other.key", "good.key")
+        authority.write(self.folder, "none")
+        self.assertEqual(self.check(GAME + good), (0, f"{self.file}: ok\n", []))
 
     def test_files(self) -> None:
         """Files that are named have to be good, each told at its place; all are looked at."""

@@ -68,7 +68,7 @@ class ClientSideTestCase(SynchronousTestCase):
         self.all_early = EarlyBytes(all_early)
         words = Dialect(dialect, INT32)
 
-        def accept(wire: Wire) -> None:
+        def accept(wire: Wire, peer: Peer) -> None:
             self.client = ClientSide(wire, INT32, words, self.all_early)
             self.client.session = self.session = ScriptedSession(self.client)  # type: ignore[assignment]
 
@@ -172,7 +172,7 @@ class EarlyTests(ClientSideTestCase):
     @given(
         st.lists(st.binary(max_size=30).map(lambda b: b"\x10" + b)), st.lists(st.integers(1, 40))
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_is_kept_in_order(self, bodies: list[bytes], sizes: list[int]) -> None:
         """However the stream is cut, what is handed over is what came after AUTH, complete and in order."""
         self.connect()
@@ -340,7 +340,7 @@ class ConnectionTests(SynchronousTestCase):
 
     def test_no_room(self) -> None:
         """Without room nothing is even built."""
-        factory = ClientFactory(Clock(), lambda: False, lambda wire: self.fail("accepted"))
+        factory = ClientFactory(Clock(), lambda: False, lambda *_: self.fail("accepted"))
         self.assertIsNone(factory.buildProtocol(None))
 
     def test_where_a_client_comes_from(self) -> None:

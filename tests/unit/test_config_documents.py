@@ -128,7 +128,7 @@ class Documents(SynchronousTestCase):
         """Every example in the documentation is valid (parse raises nothing)."""
         text = DOCS.read_text("utf-8")
         examples = re.findall(r"(?ms)^```toml$(.*?)^```$", text)
-        self.assertEqual(len(examples), 4)
+        self.assertEqual(len(examples), 7)
         for example in examples:
             parse(example, "/etc")
 

@@ -33,7 +33,6 @@ class Faults(SynchronousTestCase):
         text = """
             top = 1
             folder = "/"
-            tls = {}
             [proxy]
             listen = [1, "tcp:70000", "tcp:7777"]
             "odd key" = 1
@@ -64,7 +63,6 @@ class Faults(SynchronousTestCase):
             sorted(problems_of(text)),
             sorted(
                 [
-                    ("tls", NOT_OFFERED),
                     ("folder", "unknown key"),
                     ("top", "unknown key"),
                     ("proxy.listen[0]", "must be a valid string"),
@@ -190,7 +188,7 @@ class Faults(SynchronousTestCase):
         self.assertEqual(problems_of(GAME.replace('["a"]', '["a", ""]')), [])
 
     def test_listen(self) -> None:
-        """A proxy listens somewhere, on ports that exist, and believes no PROXY header."""
+        """A proxy listens somewhere, on ports that exist, and believes no PROXY header there."""
         for listen, place in (
             ("[]", "proxy.listen"),
             ('["tcp:65536"]', "proxy.listen[0]"),
@@ -202,14 +200,83 @@ class Faults(SynchronousTestCase):
         self.assertEqual(problems_of(good), [])
 
 
+class Doors(SynchronousTestCase):
+    """``[tls]``, ``[proxy_protocol]``, and game servers that are dialled by TLS."""
+
+    def test_tls(self) -> None:
+        """A certificate has a key and a key a certificate, and who listens has both."""
+        files = 'certificate = "a"\nkey = "b"\n'
+        for text, places in (
+            (files, []),
+            (files + 'listen = ["tcp:1"]\nclient_ca = "c"\nminimum = "1.3"', []),
+            ('servers_certificate = "a"\nservers_key = "b"\nservers_ca = "c"', []),
+            ('certificate = "a"', ["tls.key"]),
+            ('key = "a"', ["tls.certificate"]),
+            ('servers_certificate = "a"', ["tls.servers_key"]),
+            ('servers_key = "a"', ["tls.servers_certificate"]),
+            ('certificate = "a"\nservers_key = "a"', ["tls.key", "tls.servers_certificate"]),
+            ('listen = ["tcp:1"]', ["tls.certificate"]),
+            ('client_ca = "a"', ["tls.client_ca"]),
+            ('minimum = "1.1"', ["tls.minimum"]),
+            ("minimum = 1.2", ["tls.minimum"]),
+            (files + 'listen = ["ssl:1"]', ["tls.listen[0]"]),
+            (files + 'listen = ["tcp:1", "haproxy:tcp:1"]', ["tls.listen[1]"]),
+            (files + 'listen = ["tcp:70000"]', ["tls.listen[0]"]),
+            ("verify = false", ["tls.verify"]),
+        ):
+            self.assertEqual(places_of(f"[tls]\n{text}"), places, text)
+
+    def test_proxy_protocol(self) -> None:
+        """Who may send headers is named, by networks that mean one thing."""
+        listen = 'listen = ["tcp:1"]\n'
+        trusted = '["10.0.0.0/8", "192.0.2.1", "::1", "2001:db8::/32"]'
+        for text, places in (
+            (f"trusted = {trusted}", []),
+            (listen + f"trusted = {trusted}\ntimeout = 1", []),
+            (listen, ["proxy_protocol.trusted"]),
+            (listen + "trusted = []", ["proxy_protocol.trusted"]),
+            ('trusted = ["10.0.0.1/8"]', ["proxy_protocol.trusted[0]"]),
+            ('trusted = ["::1", "localhost"]', ["proxy_protocol.trusted[1]"]),
+            ('trusted = ["::ffff:10.0.0.0/104"]', ["proxy_protocol.trusted[0]"]),
+            ('trusted = [""]', ["proxy_protocol.trusted[0]"]),
+            ("trusted = [1]", ["proxy_protocol.trusted[0]"]),
+            ("timeout = 0", ["proxy_protocol.timeout"]),
+            ("tls = true", ["proxy_protocol.tls"]),
+            (listen + 'trusted = ["::1"]\ntls = 1', ["proxy_protocol.tls"]),
+            ('trusted = ["::1"]\nlisten = ["ssl:1"]', ["proxy_protocol.listen[0]"]),
+            ('trusted = ["::1"]\nlisten = ["haproxy:tcp:1"]', ["proxy_protocol.listen[0]"]),
+        ):
+            self.assertEqual(places_of(f"[proxy_protocol]\n{text}"), places, text)
+
+    def test_somewhere(self) -> None:
+        """A port of any section is enough."""
+        none = "[proxy]\nlisten = []\n"
+        tls = '[tls]\nlisten = ["tcp:1"]\ncertificate = "a"\nkey = "b"\n'
+        proxied = '[proxy_protocol]\nlisten = ["tcp:1"]\ntrusted = ["::1"]\n'
+        self.assertEqual(places_of(none), ["proxy.listen"])
+        for more in (tls, proxied, tls + proxied + "tls = true"):
+            self.assertEqual(problems_of(none + more), [])
+
+    def test_servers(self) -> None:
+        """A name is for TLS, and can be one of a certificate."""
+        for text, places in (
+            ("tls = true", []),
+            ('tls = true\ntls_name = "game.example"', []),
+            ('tls = true\ntls_name = "2001:db8::1"', []),
+            ('tls_name = "game.example"', ["servers[0].tls_name"]),
+            ('tls = false\ntls_name = "game.example"', ["servers[0].tls_name"]),
+            ('tls = true\ntls_name = "a..b"', ["servers[0].tls_name"]),
+            ('tls = true\ntls_name = "*.example"', ["servers[0].tls_name"]),
+            (f'tls = true\ntls_name = "{"a" * 64}.b"', ["servers[0].tls_name"]),
+        ):
+            self.assertEqual(places_of(SERVER + text), places, text)
+        server = SERVER.replace("127.0.0.1", f"{'a' * 64}.b")
+        self.assertEqual(places_of(server), [])
+        self.assertEqual(places_of(server + "tls = true"), ["servers[0].host"])
+
+
 class NotOffered(SynchronousTestCase):
     """What this version cannot do is an error: to ignore a limit would be to fail open."""
-
-    def test_sections(self) -> None:
-        """Sections that are defined elsewhere are refused, empty or not."""
-        for name in ("tls", "proxy_protocol", "admin"):
-            self.assertEqual(problems_of(f"[{name}]"), [(name, NOT_OFFERED)])
-            self.assertEqual(problems_of(f"[{name}]\na = 1"), [(name, NOT_OFFERED)])
 
     def test_limits(self) -> None:
         """A limit that would not be kept is refused; one that is off is not."""

@@ -150,5 +150,5 @@ class FarmMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-FarmMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+FarmMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 FarmTests = FarmMachine.TestCase

@@ -100,7 +100,7 @@ class ChoiceTests(SynchronousTestCase):
         freedom = len(suitable) - 1
         self.assertLess(abs(square - freedom), 4 * (2 * freedom) ** 0.5)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(changes=st.lists(CHANGE, max_size=40), excluded=EXCLUDED, seed=st.binary(max_size=4))
     def test_always_suits(
         self, changes: list[tuple[str, int, object]], excluded: list[str], seed: bytes
@@ -116,7 +116,7 @@ class ChoiceTests(SynchronousTestCase):
             picks = {farm.pick(excluded) for _ in range(5)}
             self.assertLessEqual(picks, set(suitable) or {None})
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(changes=st.lists(CHANGE, max_size=60))
     def test_lots(self, changes: list[tuple[str, int, object]]) -> None:
         """The lots of a game's usable servers are 1, 2, 3 and so on, whatever became of them."""
@@ -247,7 +247,6 @@ class ChoiceTests(SynchronousTestCase):
 
 class RoomTests(SynchronousTestCase):
     @given(max_load=st.floats(0.0, 1.0, exclude_min=True), capacity=st.integers(-3, 300))
-    @settings(deadline=None)
     def test_room(self, max_load: float, capacity: int) -> None:
         """As many as are given slots one after the other, while the load is below max_load."""
         taken = 0

@@ -79,7 +79,7 @@ chunk_sizes = st.one_of(
     st.just([1 << 16]),
     st.lists(st.integers(0, 30), max_size=12).map(lambda s: [*s, 1]),
 )
-examples = settings(max_examples=150, deadline=None)
+examples = settings(max_examples=150)
 
 
 @st.composite

@@ -23,7 +23,9 @@ class OperatorsTests(SynchronousTestCase):
         chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 1}
         self.world = World(folder / "farm.db", games=[chess])
         self.farm: GameFarm = self.world.proxy()
-        self.operators = Operators(Admission(5, 3), self.farm, lambda: {"configured": "epoll"})
+        self.operators = Operators(
+            Admission(5, 3), self.farm, lambda: {"configured": "epoll"}, self.world.reactor
+        )
 
     def ask(self, **request: object) -> Any:
         """The answer; of a refusal, the reason."""

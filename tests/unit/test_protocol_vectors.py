@@ -263,12 +263,13 @@ class HandshakeVectorTests(SynchronousTestCase):
 
     def test_proxy_headers(self) -> None:
         """Headers of the PROXY protocol are as on the page."""
-        self.assertEqual(len(of_kind("proxy-v2")), 2)
+        self.assertEqual(len(of_kind("proxy-v2")), 3)
         for vector in of_kind("proxy-v2"):
             source, port = vector["source"].split()
             target, target_port = vector["destination"].split()
-            peer = Peer(source, int(port), False, target, int(target_port))
-            self.assertEqual(encode_v2(peer, vector["session"]).hex(), vector["hex"])
+            tls = vector.get("tls", "")
+            peer = Peer(source, int(port), bool(tls), target, int(target_port))
+            self.assertEqual(encode_v2(peer, vector["session"], tls).hex(), vector["hex"])
 
 
 class HostileVectorTests(SynchronousTestCase):

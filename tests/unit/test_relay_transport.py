@@ -454,7 +454,7 @@ class PropertyTests(SynchronousTestCase):
     @given(
         bodies, bodies, endings, st.sampled_from(["client", "server"]), steps, st.integers(1, 60)
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_exactly_the_frames_until_the_end(
         self,
         from_client: list[bytes],

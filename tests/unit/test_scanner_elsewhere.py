@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,7 +16,6 @@ class ElsewhereTests(SynchronousTestCase):
     """What :meth:`FrameScanner.skip` does."""
 
     @given(BODIES, st.integers(0, 99), st.integers(0, 99))
-    @settings(deadline=None)
     def test_who_takes_over_counts_the_same(
         self, bodies: list[bytes], first: int, second: int
     ) -> None:

@@ -224,7 +224,7 @@ class HandshakeTests(ServerSideTestCase):
         self.assertEqual(self.attempt.hand_over().early, b"")
 
     @given(st.lists(st.integers(1, 60), max_size=20))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_what_comes_right_behind(self, sizes: list[int]) -> None:
         """However the stream is cut, what comes behind ADMITTED is handed over complete and in order."""
         self.dial()

@@ -240,6 +240,7 @@ class WayTest(SynchronousTestCase):
                 started_at=0.0,
                 ended_at=60.0,
                 traffic=Traffic(1, 2, 3, 4),
+                relayed_at=0.0,
             ),
         )
 

@@ -174,5 +174,5 @@ class SessionMachine(RuleBasedStateMachine):
         self.nothing_under_way()
 
 
-SessionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+SessionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25)
 SessionTest = SessionMachine.TestCase
