@@ -122,6 +122,38 @@ async def test_taken_back_anywhere(name: str) -> None:
                 assert session.relay.plane == "sockmap"
 
 
+class Counting(EpollPlane):
+    """One that counts how often the reactor wakes it."""
+
+    woken = 0
+
+    def doRead(self) -> None:
+        self.woken += 1
+        super().doRead()
+
+
+@limited
+async def test_nobody_is_woken(plane: object) -> None:
+    """What the kernel passes on wakes nothing in the proxy."""
+    epoll = Counting(reactor)
+    kernel = KernelPlane(epoll, reactor, load(1))
+    async with relaying("sockmap", make=partial(KernelRelay, kernel, 0.0)) as session:
+        await turns()
+        before = epoll.woken
+        for count in range(1, 301):
+            session.client.send_now(GAME)
+            session.server.send_now(GAME)
+            for peer in (session.client, session.server):
+                await reaches(lambda peer=peer, count=count: peer.size, count * len(GAME))
+        assert epoll.woken == before
+        assert session.relay.traffic.client_frames == 300
+        session.client.send_now(GAME[:1])
+        await comes_to(session, "epoll")
+        assert epoll.woken > before
+    kernel.close()
+    epoll.close()
+
+
 @limited
 async def test_young_sessions_stay() -> None:
     """A session that ends before its time is never handed over, and leaves nothing that would do it."""
