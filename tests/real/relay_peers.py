@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ MakeRelay = Callable[..., TransportRelay]
 """Called with what a :class:`TransportRelay` is called with."""
 INT32 = FORMATS["int32"]
 LONGEST_WAIT = 20.0
+WHY_NOT = cache(why_not)
 SMALL = 65536
 """Bytes of the small kernel buffers."""
 GAME = INT32.encode(b"\x10" + bytes(1000))
@@ -149,6 +150,12 @@ def shrink(handle: socket.socket) -> None:
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
 
 
+def need_kernel() -> None:
+    """Skip, and say why, where the kernel cannot relay."""
+    if (why := WHY_NOT()) is not None:
+        pytest.skip(f"not on this machine: {why}")
+
+
 @contextmanager
 def on(
     plane: str, after: float = 0.0, clock: IReactorTime = reactor, room: int = 200
@@ -165,8 +172,7 @@ def on(
     if plane == "epoll":
         yield partial(EpollRelay, epoll)
     else:
-        if (why := why_not()) is not None:
-            pytest.skip(f"not on this machine: {why}")
+        need_kernel()
         kernel = KernelPlane(epoll, clock, load(room))
         yield partial(KernelRelay, kernel, after)
         assert watched(epoll) <= 1  # the ring
@@ -206,6 +212,8 @@ async def relaying(
     :param waiting: what they have sent behind that, and the system holds then.
     :param make: makes the relay, on a plane that others use too.
     """
+    if plane == "sockmap":
+        need_kernel()
     peers, wires = [], []
     for _ in range(2):
         peer, wire = await connection(clock, host, small)
