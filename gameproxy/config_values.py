@@ -11,7 +11,6 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-NOT_OFFERED: Final = "this version does not offer it"
 _DATABASE: Final = re.compile(r"sqlite:///[^\0?#]*[^\0?#/]")
 _LOOPBACK: Final = re.compile(
     r"unix:.+|tcp6?:(?:port=)?[0-9]{1,5}:(?:backlog=[0-9]+:)?interface="
@@ -89,12 +88,6 @@ def _no_look_alike(value: object) -> object:
     return value
 
 
-def _offered_relay(value: str) -> str:
-    if value == "sockmap":
-        raise ValueError(f"{NOT_OFFERED}; use 'auto', 'transport' or 'epoll'")
-    return value
-
-
 FROM_LIST: Final = Field(strict=False)
 """For a tuple in a strict model, which takes no list, though TOML has nothing else; the items stay strict."""
 
@@ -118,7 +111,7 @@ ClearListeners = Annotated[
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], FROM_LIST]
 Command = Annotated[tuple[Text, ...], FROM_LIST, AfterValidator(_command)]
 Database = Annotated[str, AfterValidator(_database)]
-Relay = Annotated[Literal["auto", "transport", "epoll", "sockmap"], AfterValidator(_offered_relay)]
+Relay = Literal["auto", "transport", "epoll", "sockmap"]
 LengthBytes = Annotated[Literal[1, 2, 3, 4, 8, "varint"], BeforeValidator(_no_look_alike)]
 LimitMode = Literal["off", "dry_run", "enforce"]
 

@@ -46,6 +46,7 @@ class Dialect:
     """One dialect over one frame format. All its methods give whole frames, or nothing where it has no words.
 
     :param name: ``native``, ``preamble`` or ``plain``.
+    :ivar format: of its frames, and the game's.
     :ivar begins_with_auth: whether a session begins with AUTH, else with the game's first frame.
     :ivar early_verdicts: what a client may send between its first frame and WELCOME.
     :ivar client_verdicts: what a client may send while relaying.
@@ -55,7 +56,7 @@ class Dialect:
     def __init__(self, name: str, format: FrameFormat) -> None:
         if name not in ("native", "preamble", "plain"):
             raise ValueError(f"there is no dialect {name!r}")
-        self._format = format
+        self.format = format
         self._relays_own_frames = name == "native"
         self._own_frame_max = min(OWN_FRAME_MAX, format.largest)
         self.begins_with_auth = name != "plain"
@@ -96,10 +97,10 @@ class Dialect:
 
     def close_as_sent(self, body: bytes) -> bytes:
         """The body of a CLOSE passed on."""
-        return self._format.encode(body) if self._relays_own_frames else b""
+        return self.format.encode(body) if self._relays_own_frames else b""
 
     def _before_welcome(self, body: bytes) -> bytes:
-        return self._format.encode(body) if self.begins_with_auth else b""
+        return self.format.encode(body) if self.begins_with_auth else b""
 
     def _fitting(self, message: str, encode: Callable[[str], bytes]) -> bytes:
         """The body with as much of a message as has room; others wrote it, so it may have any length."""

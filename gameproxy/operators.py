@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -26,11 +26,19 @@ class Operators:
     :class:`~gameproxy.farm.orders.OrderFailed` when what was ordered makes no sense.
 
     :param sessions: those of this proxy.
+    :param relay: what it says of its relays.
     """
 
-    def __init__(self, sessions: Admission, farm: GameFarm, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        sessions: Admission,
+        farm: GameFarm,
+        relay: Callable[[], Mapping[str, str]],
+        clock: IReactorTime,
+    ) -> None:
         self._sessions = sessions
         self._farm = farm
+        self._relay = relay
         self._clock = clock
 
     def answer(self, request: Mapping[str, object]) -> Deferred[Document]:
@@ -59,6 +67,7 @@ class Operators:
                 "by_state": by_state(self._sessions),
                 "by_relay": by_relay(self._sessions),
             },
+            "relay": self._relay(),
             "limits": self._sessions.limits(),
         }
 

@@ -158,7 +158,7 @@ class GameProxy(Service):
         derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
         self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
         self._control: ControlSocket | None = None
-        operators = Operators(self.sessions, self.farm, reactor)
+        operators = Operators(self.sessions, self.farm, self._relays.state, reactor)
         if control:
             database = config.database_path
             self._control = ControlSocket(reactor, database, self.farm.proxy, operators.answer)
@@ -178,6 +178,8 @@ class GameProxy(Service):
             self._host.ensure_descriptors(self._config.proxy.max_sessions)
         except TooFewDescriptors as error:
             raise ConfigurationError(f"proxy.max_sessions: {error}") from error
+        with _naming("proxy.relay"):
+            self._relays.load()
         try:
             for opening in self._doors.listen(self._endpoints):
                 self._listening.append(opening.addCallback(self.ports.append))

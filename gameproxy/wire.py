@@ -67,6 +67,14 @@ class Holder(Interface):
         ...
 
 
+class _Nobody:
+    """Wants nothing of what comes."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def stream_ended(self) -> None: ...
+
+
 @implementer(IHalfCloseableProtocol)
 class Wire(Protocol):
     """One TCP or TLS connection.
@@ -175,6 +183,13 @@ class Wire(Protocol):
         """Read on."""
         if not self.ending:
             self.transport.resumeProducing()  # type: ignore[attr-defined]  # and this
+
+    def ignore(self) -> None:
+        """Throw away what still comes, until the connection is ended."""
+        self.set_producer(None)
+        self.holder = _Nobody()
+        if not self._peer_ended:
+            self.resume()
 
     def end(
         self,

@@ -31,11 +31,13 @@ class ProxyStatus:
     """What a running proxy says of itself.
 
     :param sessions: how many it has.
+    :param relay: the relay that is ``configured``, and why ``sockmap`` has no sessions, or ``on``.
     """
 
     sessions: int
     by_state: Counts
     by_relay: Counts
+    relay: Mapping[str, str]
     limits: Counts
 
 
@@ -62,6 +64,7 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
         sum(one.sessions for one in told),
         _sum(one.by_state for one in told),
         _NO_RELAYS | _sum(one.by_relay for one in told),
+        {},
         _sum(one.limits for one in told),
     )
     document = {
@@ -88,6 +91,7 @@ def _find(config: Config, args: argparse.Namespace) -> Report:
         f"Relayed by: {counts({plane: count for plane, count in total.by_relay.items() if count})}",
         *_broken(total.limits),
         _games(farm.games),
+        *_not_in_kernel(told),
         "",
         _proxies(rows, answers) if rows else "No proxy runs.",
     ]
@@ -103,6 +107,12 @@ def _broken(limits: Counts) -> Iterator[str]:
             found[f"{limit[1]} ({limit[2]})"] = number
     if found:
         yield f"Limits broken: {counts(found)}"
+
+
+def _not_in_kernel(told: Iterable[ProxyStatus]) -> list[str]:
+    """Why the kernel relays no sessions, where it was to; each reason once."""
+    reasons = {one.relay["sockmap"]: None for one in told if one.relay["configured"] == "auto"}
+    return [f"Not relayed by the kernel: {reason}" for reason in reasons if reason != "on"]
 
 
 def _games(games: Sequence[Mapping[str, object]]) -> Table:
@@ -148,9 +158,11 @@ def _read(answer: Answer) -> ProxyStatus:
                 "by_state": dict(by_state),
                 "by_relay": dict(by_relay),
             },
+            "relay": {"configured": str(configured), "sockmap": str(sockmap)},
             "limits": dict(limits),
         } if all(isinstance(n, int) for t in (by_state, by_relay, limits) for n in t.values()):
-            return ProxyStatus(total, by_state, by_relay, limits)
+            relay = {"configured": configured, "sockmap": sockmap}
+            return ProxyStatus(total, by_state, by_relay, relay, limits)
     raise NoAnswer("gives no answer that makes sense")
 
 

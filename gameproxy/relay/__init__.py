@@ -2,12 +2,16 @@
 
 from gameproxy.relay.choice import PlaneUnavailable, Relays
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.kernel import KernelRelay
+from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.meter import RelayLimits
 from gameproxy.relay.transport import TransportRelay
 
 __all__ = [
     "EpollPlane",
     "EpollRelay",
+    "KernelPlane",
+    "KernelRelay",
     "PlaneUnavailable",
     "RelayLimits",
     "Relays",

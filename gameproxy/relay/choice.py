@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+from twisted.logger import Logger
 
 from gameproxy.config import ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome, Reactor, Relay
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
+from gameproxy.relay.kernel import KernelRelay
+from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.meter import NO_LIMITS, RelayLimits
+from gameproxy.relay.sockmap import Unavailable, load
 from gameproxy.relay.transport import TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
+
+ROOM_MOST: Final = 65_536
+"""Most sessions that there is room for in the kernel: its memory is taken at the start. All others are on epoll."""
 
 
 class PlaneUnavailable(Exception):
@@ -21,11 +30,15 @@ class PlaneUnavailable(Exception):
 class Relays:
     """Makes the relays of a proxy.
 
-    :param section: names the plane. By ``auto`` and ``epoll`` a session's frames move on the epoll plane if that takes
-        both its connections, else by Twisted's transports.
-    :param limits: what clients may send.
+    :param section: names the plane. By ``transport`` all sessions' frames are moved by Twisted's transports; else a
+        session is on the epoll plane if that takes both its connections. By ``auto`` the kernel takes it from there
+        when it has lived for a time, by ``sockmap`` at once.
+    :param limits: what clients may send. Frames and bytes are counted by what reads them here: with such a limit the
+        kernel takes nothing.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -35,34 +48,77 @@ class Relays:
         disturbs: Disturbs = never,
         limits: RelayLimits = NO_LIMITS,
     ) -> None:
+        self._section = section
         self._dialect = dialect
         self._reactor = reactor
-        self._stall_timeout = section.stall_timeout
         self._disturbs = disturbs
         self._limits = limits
         self._plane = EpollPlane(reactor) if section.relay != "transport" else None
-        if section.relay == "epoll" and not EpollPlane.works_with(reactor):
-            raise PlaneUnavailable("'epoll' needs Linux and a reactor that watches descriptors")
+        self._kernel: KernelPlane | None = None
+        self._trouble: str | None = "The program is not loaded yet."
+        if section.relay in ("epoll", "sockmap") and not EpollPlane.works_with(reactor):
+            raise PlaneUnavailable(
+                f"{section.relay!r} needs Linux and a reactor that watches descriptors"
+            )
+
+    def state(self) -> dict[str, str]:
+        """The plane that is named, and whether the kernel has sessions (``on``), or why it has none."""
+        return {"configured": self._section.relay, "sockmap": self._trouble or "on"}
+
+    def load(self) -> None:
+        """Have the kernel ready, with room for as many sessions as there may be. That needs privileges, and nothing
+        afterwards does.
+
+        :raises PlaneUnavailable: ``sockmap`` is named, and cannot be loaded.
+        """
+        if self._section.relay in ("transport", "epoll"):
+            self._trouble = f"The configuration names {self._section.relay!r}."
+        elif self._plane is None or not EpollPlane.works_with(self._reactor):
+            self._trouble = "The reactor watches no descriptors."
+        elif self._limits.is_metered:
+            self._trouble = "Limits on frames and bytes are kept outside the kernel."
+            if self._section.relay == "sockmap":
+                raise PlaneUnavailable(
+                    "'sockmap' keeps no limits on frames and bytes: use 'auto', or turn them off"
+                )
+        elif self._kernel is None:
+            try:
+                program = load(min(self._section.max_sessions, ROOM_MOST))
+            except Unavailable as why:
+                if self._section.relay == "sockmap":
+                    raise PlaneUnavailable(str(why)) from why
+                self._trouble = str(why)
+                self.log.info("Sessions are not handed to the kernel: {why}", why=self._trouble)
+            else:
+                self._kernel = KernelPlane(self._plane, self._reactor, program)
+                self._trouble = None
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.
 
         :param on_end: called once, when both connections are being ended.
         """
+        section = self._section
         around = (
             self._dialect,
             self._reactor,
-            self._stall_timeout,
+            section.stall_timeout,
             on_end,
             self._disturbs,
             self._limits,
         )
         plane = self._plane
-        if plane is not None and plane.takes(client.wire, server.wire):
+        if plane is None or not plane.takes(client.wire, server.wire):
+            return TransportRelay(client, server, *around)
+        if self._kernel is None:
             return EpollRelay(plane, client, server, *around)
-        return TransportRelay(client, server, *around)
+        after = 0.0 if section.relay == "sockmap" else section.sockmap_after
+        return KernelRelay(self._kernel, after, client, server, *around)
 
     def close(self) -> None:
         """All sessions are over."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
         if self._plane is not None:
             self._plane.close()

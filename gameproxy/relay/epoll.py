@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.internet.tcp import Connection
@@ -39,11 +39,33 @@ TURN_BYTES: Final = 1024 * 1024
 """Bytes after which it is asked no more in this turn."""
 
 
+class Watched(Protocol):
+    """What is read on the plane."""
+
+    descriptor: int
+
+    def read(self, buffer: memoryview) -> int:
+        """Read once.
+
+        :return: how many bytes were read.
+        """
+        ...
+
+    def hand_back(self) -> None:
+        """It has ended, or is broken."""
+        ...
+
+    def abort(self) -> None:
+        """Something was raised."""
+        ...
+
+
 @implementer(IReadDescriptor)
 class EpollPlane:
     """The sockets that are read here.
 
     :param reactor: where it reads; if it reads no descriptors, or this is not Linux, the plane takes nothing.
+    :ivar buffer: what is read at once, of any of them.
     """
 
     log = Logger()
@@ -51,8 +73,8 @@ class EpollPlane:
     def __init__(self, reactor: object) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
-        self._ends: dict[int, DirectEnd] = {}
-        self._buffer = memoryview(bytearray(READ_MAX))
+        self._ends: dict[int, Watched] = {}
+        self.buffer = memoryview(bytearray(READ_MAX))
 
     @staticmethod
     def works_with(reactor: object) -> bool:
@@ -63,21 +85,32 @@ class EpollPlane:
         """Whether it can read and write these: plain TCP connections of Twisted's, on sockets of the system's."""
         return self.works_with(self._reactor) and all(map(_is_plain, wires))
 
-    def join(self, end: DirectEnd) -> None:
+    def join(self, end: Watched) -> None:
         """Read a socket from now on, if that is not done yet.
 
         :raises OSError: the system has no room for that.
         """
-        if self._ends.get(end.descriptor) is end:
-            return
+        if self._ends.get(end.descriptor) is not end:
+            # Level-triggered: a socket is not read until it is empty, and of what is left an edge would not tell.
+            self._register(end, select.EPOLLIN)
+
+    def await_end(self, end: Watched) -> None:
+        """Read a socket no more, as the kernel does, and have it hand back when its stream ends or breaks.
+
+        :raises OSError: the system has no room for that.
+        """
+        self.leave(end)
+        # Edge-triggered: whatever comes would wake for a level.
+        self._register(end, select.EPOLLRDHUP | select.EPOLLET)
+
+    def _register(self, end: Watched, events: int) -> None:
         if self._epoll is None:  # not sooner: twistd may fork before
             self._epoll = select.epoll()
             cast(IReactorFDSet, self._reactor).addReader(self)
-        # Level-triggered: a socket is not read until it is empty, and of what is left an edge would not tell.
-        self._epoll.register(end.descriptor, select.EPOLLIN)
+        self._epoll.register(end.descriptor, events)
         self._ends[end.descriptor] = end
 
-    def leave(self, end: DirectEnd) -> None:
+    def leave(self, end: Watched) -> None:
         """Read a socket no more. It may be closed already, and its number another's."""
         if self._epoll is not None and self._ends.get(end.descriptor) is end:
             del self._ends[end.descriptor]
@@ -101,7 +134,7 @@ class EpollPlane:
 
     def doRead(self) -> None:
         assert self._epoll is not None
-        poll, ends, buffer, readable = self._epoll.poll, self._ends, self._buffer, select.EPOLLIN
+        poll, ends, buffer, readable = self._epoll.poll, self._ends, self.buffer, select.EPOLLIN
         size = 0
         for _ in range(TURN_ROUNDS):
             events = poll(0, ROUND_SOCKETS)
@@ -152,7 +185,7 @@ class DirectEnd:
         self._sink_transport = cast(Connection, sink.transport)
         handle = cast(Connection, wire.transport).socket
         self.descriptor = handle.fileno()
-        self._receive = handle.recv_into
+        self._receive: Callable[[memoryview], int] = handle.recv_into
         self._send = self._sink_transport.socket.send
         self._scanner = lane.scanner
         self._scan = lane.scan
@@ -237,7 +270,10 @@ class EpollRelay(TransportRelay):
         limits: RelayLimits = NO_LIMITS,
     ) -> None:
         super().__init__(client, server, dialect, clock, stall_timeout, on_end, disturbs, limits)
-        self._ends = (
+        self._ends = self._make_ends(on)
+
+    def _make_ends(self, on: EpollPlane) -> tuple[DirectEnd, DirectEnd]:
+        return (
             DirectEnd(on, self._client, self._from_client, self._server),
             DirectEnd(on, self._server, self._from_server, self._client),
         )

@@ -173,15 +173,16 @@ class TransportRelay(Relay):
         server_closes = bool(to_server) or (
             over is self._server and outcome.reason is not CloseReason.SERVER_LOST
         )
-        self._server.end(
-            to_server,
-            peer_closes_first=server_closes,
-            stall_timeout=None if over is self._server else self._stall_timeout,
-        )
-        self._client.end(
-            to_client, stall_timeout=None if over is self._client else self._stall_timeout
-        )
+        self._end(self._server, to_server, over is self._server, server_closes)
+        self._end(self._client, to_client, over is self._client)
         self._on_end(outcome)
+
+    def _end(
+        self, wire: Wire, last_words: bytes, is_over: bool, peer_closes_first: bool = False
+    ) -> None:
+        """End one side, behind all that was passed on to it."""
+        stall_timeout = None if is_over else self._stall_timeout
+        wire.end(last_words, peer_closes_first=peer_closes_first, stall_timeout=stall_timeout)
 
 
 def _sentence(error: Exception) -> str:

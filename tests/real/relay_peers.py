@@ -7,11 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -31,15 +32,17 @@ from gameproxy.framing import FORMATS, FrameFormat, FrameScanner
 from gameproxy.interfaces import Outcome
 from gameproxy.messages import FrameType, Notice
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import EpollPlane, EpollRelay, TransportRelay
+from gameproxy.relay import EpollPlane, EpollRelay, KernelPlane, KernelRelay, TransportRelay
+from gameproxy.relay.sockmap import load, why_not
 from gameproxy.wire import Side, Wire
 
-PLANES = ("transport", "epoll")
+PLANES = ("transport", "epoll", "sockmap")
 """All must behave alike."""
 MakeRelay = Callable[..., TransportRelay]
 """Called with what a :class:`TransportRelay` is called with."""
 INT32 = FORMATS["int32"]
 LONGEST_WAIT = 20.0
+WHY_NOT = cache(why_not)
 SMALL = 65536
 """Bytes of the small kernel buffers."""
 GAME = INT32.encode(b"\x10" + bytes(1000))
@@ -147,14 +150,34 @@ def shrink(handle: socket.socket) -> None:
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
 
 
+def need_kernel() -> None:
+    """Skip, and say why, where the kernel cannot relay."""
+    if (why := WHY_NOT()) is not None:
+        pytest.skip(f"not on this machine: {why}")
+
+
 @contextmanager
-def on(plane: str) -> Iterator[MakeRelay]:
-    """What makes relays on a plane; when it is let go of, nothing of them may be left there."""
+def on(
+    plane: str, after: float = 0.0, clock: IReactorTime = reactor, room: int = 200
+) -> Iterator[MakeRelay]:
+    """What makes relays on a plane; when it is let go of, nothing of them may be left there.
+
+    :param after: seconds after which the kernel gets a session, on a clock that tells when it does, and when again.
+    :param room: for so many sessions at once.
+    """
     if plane == "transport":
         yield TransportRelay
         return
     epoll = EpollPlane(reactor)
-    yield partial(EpollRelay, epoll)
+    if plane == "epoll":
+        yield partial(EpollRelay, epoll)
+    else:
+        need_kernel()
+        kernel = KernelPlane(epoll, clock, load(room))
+        yield partial(KernelRelay, kernel, after)
+        assert watched(epoll) <= 1  # the ring
+        assert kernel.pairs == 0
+        kernel.close()
     assert watched(epoll) == 0
     epoll.close()
 
@@ -189,6 +212,8 @@ async def relaying(
     :param waiting: what they have sent behind that, and the system holds then.
     :param make: makes the relay, on a plane that others use too.
     """
+    if plane == "sockmap":
+        need_kernel()
     peers, wires = [], []
     for _ in range(2):
         peer, wire = await connection(clock, host, small)
@@ -209,7 +234,10 @@ async def relaying(
             for peer in peers:
                 peer.send_now(waiting)
         relay.start()
-        assert relay.plane == plane or outcome.called
+        if plane == "sockmap" and not early and not waiting:
+            assert relay.plane == plane
+        elif plane != "sockmap":
+            assert relay.plane == plane or outcome.called
         try:
             yield Session(*peers, wires, relay, outcome, gone)
         finally:
@@ -220,6 +248,7 @@ async def relaying(
                 if not peer.gone.called:
                     peer.transport.abortConnection()
             await gone
+            await turns()  # the relay is told after us
 
 
 async def connection(clock: IReactorTime, host: str, small: bool) -> tuple[Peer, Wire]:

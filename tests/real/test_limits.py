@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 
 from gameproxy import wire
 from gameproxy.admission import REFUSED_MAX
+from gameproxy.config import LimitConfig, LimitsConfig, ProxyConfig
+from gameproxy.dialect import Dialect
+from gameproxy.framing import FORMATS
+from gameproxy.limit_counts import LimitCounts
+from gameproxy.relay import PlaneUnavailable, RelayLimits, Relays
 from tests.real.rig import Rig
 from tests.real.streams import StubbornStream, auth, frame, pause, until
 
@@ -173,3 +179,17 @@ async def test_early_frames(tmp_path: Path) -> None:
         for _ in range(20):
             assert await client.body() == b"\x10early"
         await rig.leave(client)
+
+
+def test_not_in_the_kernel() -> None:
+    """What is not counted in the kernel does not get there: a limit on frames keeps all sessions out of it, and it
+    cannot be asked for."""
+    section = LimitsConfig(frames_per_second=LimitConfig(mode="dry_run", rate=1.0))
+    limits = RelayLimits.of(section, Clock(), LimitCounts(section.modes))
+    words = Dialect("native", FORMATS["int32"])
+    relays = Relays(ProxyConfig(relay="auto"), reactor, words, limits=limits)
+    relays.load()
+    assert "Limits" in relays.state()["sockmap"]
+    relays = Relays(ProxyConfig(relay="sockmap"), reactor, words, limits=limits)
+    with pytest.raises(PlaneUnavailable, match="limits"):
+        relays.load()

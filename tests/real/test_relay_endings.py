@@ -74,7 +74,9 @@ async def test_a_slow_reader_gets_all_before_an_orderly_end(
             await deferLater(reactor, 0.02)
             clock.advance(1.0)
         slow.transport.resumeProducing()
-        await slow.stream_ended
+        while not slow.stream_ended.called:  # a game server has a moment to end it first
+            await deferLater(reactor, 0.02)
+            clock.advance(0.25)
         code = "client_lost" if ender == "client" else "server_lost"
         assert last_close(slow) == (300, code)
         slow.transport.loseConnection()
@@ -183,6 +185,23 @@ async def test_a_side_that_stalls(plane: str, reader: str, writer: str) -> None:
         assert last_close(told) == (0, reason)
         await told.gone
         await session.gone
+
+
+@pytest.mark.parametrize(("reader", "writer"), BOTH)
+@limited
+async def test_a_side_that_stalls_before_one_that_is_silent(
+    plane: str, reader: str, writer: str
+) -> None:
+    """So it is when the other has sent more than the buffers of two sockets hold, and then nothing more."""
+    async with relaying(plane, stall_timeout=0.4, small=True) as session:
+        stalled: Peer = getattr(session, reader)
+        told: Peer = getattr(session, writer)
+        stalled.transport.pauseProducing()
+        told.send(GAME * 900)
+        reason = (await session.outcome).reason
+        assert reason is CloseReason[f"{reader.upper()}_LOST"]
+        await reaches(lambda: told.size, 1)
+        assert last_close(told) == (0, reason)
 
 
 @pytest.mark.parametrize(("ender", "other"), BOTH)

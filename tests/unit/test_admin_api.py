@@ -32,7 +32,12 @@ class ApiTestCase(SynchronousTestCase):
         self.world = World(folder / "farm.db", games=[chess], servers=[listed("s1", game="go")])
         self.farm: GameFarm = self.world.proxy()
         self.api = Api(
-            Operators(Admission(5, 3), self.farm, self.world.reactor),
+            Operators(
+                Admission(5, 3),
+                self.farm,
+                lambda: {"configured": "auto", "sockmap": "on"},
+                self.world.reactor,
+            ),
             TOKEN,
             self.world.reactor,
         )

@@ -42,6 +42,7 @@ capacity = 2
 ESCAPE = "\x1b[2J\u202e[bold]"
 FACTS = {
     "sessions": {"total": 3, "by_state": {"relaying": 2, "expecting": 1}, "by_relay": {"epoll": 2}},
+    "relay": {"configured": "auto", "sockmap": "on"},
     "limits": {"max_sessions": 10},
 }
 
@@ -603,6 +604,7 @@ class Status(CommandTestCase):
         self.assertEqual(errors, "")
         self.assertIn("Sessions: 3 (1 expecting, 2 relaying), 0 waiting", output)
         self.assertIn("\nRelayed by: 2 epoll\n", output)
+        self.assertNotIn("kernel", output)
         self.assertRegex(output, rf"{farms[0].proxy} .* 3 +10 +1 expecting, 2 relaying")
         self.assertRegex(output, rf"{farms[1].proxy} .*cannot be asked")
 
@@ -615,6 +617,24 @@ class Status(CommandTestCase):
         self.answering(farm, line(answer={**FACTS, "limits": limits}))
         _, output, _ = self.gameproxy("status")
         self.assertIn("\nLimits broken: 4 frames_per_second (dry_run)\n", output)
+
+    def test_not_in_the_kernel(self) -> None:
+        """Why the kernel relays no sessions is said, once, where it was to relay them."""
+        for configured, sockmap in (
+            ("auto", f"Too old. {ESCAPE}"),
+            ("auto", f"Too old. {ESCAPE}"),
+            ("epoll", "Another is named."),
+        ):
+            relay = {"configured": configured, "sockmap": sockmap}
+            answer = line(answer={**FACTS, "relay": relay})
+            self.answering(self.reachable(), answer, answer)
+        output = self.gameproxy("status")[1]
+        told = r"Not relayed by the kernel: Too old. \x1b[2J\u202e[bold]"
+        self.assertEqual(output.count(told), 1)
+        self.assertEqual(output.count("kernel"), 1)
+        answers = [proxy["relay"] for proxy in self.document("status")["proxies"]]
+        self.assertEqual(len(answers), 3)
+        self.assertIn({"configured": "epoll", "sockmap": "Another is named."}, answers)
 
     def test_nonsense(self) -> None:
         """Answers that make no sense, or have no end, are no answers."""

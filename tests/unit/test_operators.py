@@ -23,7 +23,9 @@ class OperatorsTests(SynchronousTestCase):
         chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 1}
         self.world = World(folder / "farm.db", games=[chess])
         self.farm: GameFarm = self.world.proxy()
-        self.operators = Operators(Admission(5, 3), self.farm, self.world.reactor)
+        self.operators = Operators(
+            Admission(5, 3), self.farm, lambda: {"configured": "epoll"}, self.world.reactor
+        )
 
     def ask(self, **request: object) -> Any:
         """The answer; of a refusal, the reason."""
@@ -40,6 +42,7 @@ class OperatorsTests(SynchronousTestCase):
                 "by_relay": {"transport": 0, "epoll": 0, "sockmap": 0},
             },
         )
+        self.assertEqual(status["relay"], {"configured": "epoll"})
         limits = {"max_sessions": 5, "max_unauthenticated": 3, "unauthenticated": 0}
         self.assertEqual((status["limits"], status["proxy"]), (limits, self.farm.proxy))
 

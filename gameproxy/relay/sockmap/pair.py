@@ -126,11 +126,23 @@ class Lane:
         :raises OSError: the connection is broken.
         """
         data = self.source.recv(size)
-        if not data and self.unread:
+        self._has_read(len(data))
+        return data
+
+    def read_into(self, buffer: memoryview) -> int:
+        """As :meth:`read`, into memory that is there.
+
+        :return: how many bytes were read; 0 at the end of the stream.
+        """
+        size = self.source.recv_into(buffer)
+        self._has_read(size)
+        return size
+
+    def _has_read(self, size: int) -> None:
+        if not size and self.unread:
             raise BlockingIOError("what has come before the end is still on its way")
         if self._is_taken:
-            self._read += len(data)
-        return data
+            self._read += size
 
     def stop(self) -> None:
         """Make the lane ours, from the next byte on."""
