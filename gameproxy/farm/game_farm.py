@@ -65,7 +65,7 @@ class GameFarm:
         self._selector = selector
         self._disturbs = disturbs
         self._bans = Bans()
-        self._pulse = Pulse(self.proxy)
+        self._pulse = Pulse(self.proxy, reactor.seconds)
         self._surveyor = Surveyor(self.proxy, self._pulse, self._bans, processes)
         self._keeper = ServerKeeper(
             self.proxy, store, starter, processes, reactor, entropy, self._changed, disturbs
@@ -281,7 +281,11 @@ class GameFarm:
     def _restore(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Put in what must be there."""
         now = self._reactor.seconds()
+        is_as_left = self._pulse.is_found(cursor)
         registry.register_proxy(cursor, self.proxy, self._processes, now)
+        if not is_as_left:
+            # If it is, what kept this one from giving signs of life kept others too: the upkeep judges them.
+            registry.remove_old_proxies(cursor, now)
         self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
         # Those of other proxies too, which may come later than this one's sessions on them.
