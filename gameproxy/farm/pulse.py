@@ -37,8 +37,11 @@ class Pulse:
 
     def is_found(self, cursor: sqlite3.Cursor) -> bool:
         """Whether the last one is there, however old it is."""
-        row = cursor.execute("SELECT beat FROM proxies WHERE id = ?", (self._proxy,)).fetchone()
-        return row is not None and bool(row[0] == self._at)
+        return self._find(cursor) == self._at
+
+    def is_another(self, cursor: sqlite3.Cursor) -> bool:
+        """Whether one is there that is not the last: then this is a backup."""
+        return self._find(cursor) not in (None, self._at)
 
     def is_last(self, beat: float) -> bool:
         """Whether a sign of life that was found in this proxy's row is the last one, and tells something still."""
@@ -59,6 +62,11 @@ class Pulse:
         self._at = now
         self.count += 1
         return True
+
+    def _find(self, cursor: sqlite3.Cursor) -> float | None:
+        """The one that is there."""
+        row = cursor.execute("SELECT beat FROM proxies WHERE id = ?", (self._proxy,)).fetchone()
+        return None if row is None else row[0]
 
     def _is_young(self) -> bool:
         """A proxy that stood still has given no other meanwhile: then the last one may be a backup's too."""

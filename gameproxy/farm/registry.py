@@ -88,9 +88,9 @@ def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
     cursor.executemany("DELETE FROM proxies WHERE id = ?", [(proxy,) for proxy in proxies])
 
 
-def remove_old_proxies(cursor: sqlite3.Cursor, now: float) -> None:
-    """Remove proxies by the age of their signs of life alone: nobody has seen for how long these stand still."""
-    cursor.execute("DELETE FROM proxies WHERE beat < ?", (now - PROXY_LIFE,))
+def remove_old_proxies(cursor: sqlite3.Cursor, time: float) -> None:
+    """Remove proxies whose signs of life are older than that: nobody has seen for how long they stand still."""
+    cursor.execute("DELETE FROM proxies WHERE beat < ?", (time,))
 
 
 def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) -> None:

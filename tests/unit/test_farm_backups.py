@@ -73,5 +73,31 @@ class BackupTests(ReplacingTestCase):
         self.put_backup_back(world)
         self.assertEqual(world.sql("SELECT pid FROM game_servers"), [(world.starter.pids[server],)])
 
+    def test_sessions_of_another_proxy(self) -> None:
+        """Sessions keep their places though a backup has others of another proxy there that are over, of the same
+        players too; whichever proxy notices first. That one's sessions stay as well."""
+        for first in (0, 1):
+            world = self.world(listed("a", capacity=1), listed("b", capacity=1))
+            farms = world.proxy(), world.proxy()
+            gone = self.relaying(world, farms[1], player="anna")
+            stays = self.relaying(world, farms[1], player="bert")
+            self.assertEqual((gone.server, stays.server), ("a", "b"))
+            world.reactor.pass_time(5.5, 0.25)
+            self.back_up(world)
+            farms[1].release(gone.session)
+            world.reactor.settle()
+            again = self.relaying(world, farms[0], player="anna")
+            self.assertEqual(again.server, "a")
+            world.reactor.pass_time(10.5, 0.25)
+            self.restore_backup(world)
+            farms[first].ban("nobody", 1.0, "", "test")
+            world.reactor.pass_time(8.0, 0.25)
+            self.assertEqual(world.evicted, [], first)
+            self.assertEqual(
+                world.sql("SELECT server, session FROM slots ORDER BY server"),
+                [("a", again.session), ("b", stays.session)],
+            )
+            self.assertEqual(len(world.sql("SELECT 1 FROM proxies")), 2)
+
     def lock_after_the_start(self, world: World) -> None:
         world.reactor.threads.locked = bool(world.starter.started)
