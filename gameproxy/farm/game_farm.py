@@ -282,8 +282,8 @@ class GameFarm:
     def _restore(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Put in what must be there."""
         now = self._reactor.seconds()
-        # In a backup the rows of those who have not put back theirs yet are of no use to anybody. But where all is as it
-        # was left, what kept this proxy from giving signs of life kept others too.
+        # In a backup the rows of those who have not put back theirs yet are of no use to anybody. But where all is as
+        # it was left, what kept this proxy from giving signs of life kept others too.
         life = TOLD_FOR if self._pulse.is_another(cursor) else PROXY_LIFE
         is_as_left = self._pulse.is_found(cursor)
         registry.register_proxy(cursor, self.proxy, self._processes, now)

@@ -277,7 +277,7 @@ def reserved_frames_pass(patch: MonkeyPatch) -> None:
     patch.setattr(TransportRelay, "start", looks_at_no_type)
 
 
-@bug("CLOSE is written between two frames, or not at all.", clients=3)
+@bug("CLOSE is written between two frames, or not at all.")
 def close_within_a_frame(patch: MonkeyPatch) -> None:
     def let_go(self: Lane, last_words: bytes) -> bytes:
         self._stop_watching()
