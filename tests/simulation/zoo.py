@@ -102,7 +102,7 @@ def release_not_retried(patch: MonkeyPatch) -> None:
 
 @bug(
     "A slot is given back when the connection to its game server exists no more, and not before.",
-    clients=50,
+    clients=40,
 )
 def released_before_gone(patch: MonkeyPatch) -> None:
     def conclude(self: SessionSteps, reason: Any, message: str, attempt: Any) -> None:

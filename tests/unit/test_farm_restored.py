@@ -34,6 +34,21 @@ class RestoredTests(ReplacingTestCase):
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((world.evicted, world.counts("a")), ([], (0, 1, 1, 0)))
 
+    def test_others_after_long_trouble(self) -> None:
+        """Who opens the database again after nobody could write to it for long takes no other proxy for dead."""
+        world = self.world(listed("a"))
+        one, two = world.proxy(), world.proxy()
+        self.relaying(world, one)
+        self.relaying(world, two)
+        world.reactor.pass_time(1.0, 0.25)
+        world.reactor.threads.locked = True
+        world.reactor.pass_time(20.0, 0.25)
+        world.reactor.threads.locked = False
+        self.disconnect(one)
+        one.ban("nobody", 1.0, "", "test")
+        world.reactor.pass_time(8.0, 0.25)
+        self.assertEqual((world.counts("a"), world.evicted), ((0, 2, 2, 0), []))
+
     def test_deleted_under_another_s_servers(self) -> None:
         """The first proxy to make a deleted database again has sessions on another one's servers: all stay."""
         world = self.world()
