@@ -36,7 +36,7 @@ def shown(folder: Path, run: Run, more: tuple[str, ...] = ()) -> dict[str, Any]:
 def test_picture(tmp_path: Path) -> None:
     """The picture names all lanes, the faults, and where it failed; the mouse is told what is below it, its click keeps
     the lines of a client, its wheel zooms, and clients can be chosen."""
-    run = drawn(3, "churn", clients=12)
+    run = drawn(4, "churn", clients=12)
     found = shown(tmp_path, run, ("failure something",))
     names = {f"client {number}" for number in range(12)}
     assert names <= set(found["whole"])

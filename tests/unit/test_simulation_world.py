@@ -81,10 +81,10 @@ class WorldTests(SynchronousTestCase):
     def test_what_is_logged_as_a_failure(self) -> None:
         """Fails the run, whichever way it is logged."""
 
-        def accept(proxy: GameProxy, wire: object) -> None:
+        def accept(*_: object) -> None:
             raise ValueError("not let in")
 
-        def tell(proxy: GameProxy, wire: object) -> None:
+        def tell(*_: object) -> None:
             Logger().failure("trouble", Failure(ValueError("not let in")))
 
         for raises, words in ((accept, "failed: not let in"), (tell, "trouble: not let in")):
