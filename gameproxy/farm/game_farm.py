@@ -17,8 +17,9 @@ from gameproxy.farm.database import Operation
 from gameproxy.farm.keeper import ServerKeeper, Starter
 from gameproxy.farm.placement import Placement, refusal_of
 from gameproxy.farm.processes import Processes
-from gameproxy.farm.pulse import Pulse
+from gameproxy.farm.pulse import TOLD_FOR, Pulse
 from gameproxy.farm.reaper import Reaper
+from gameproxy.farm.registry import PROXY_LIFE
 from gameproxy.farm.selection import Selector, StrategySelector
 from gameproxy.farm.slots import SlotTable
 from gameproxy.farm.store import FarmStore
@@ -65,7 +66,7 @@ class GameFarm:
         self._selector = selector
         self._disturbs = disturbs
         self._bans = Bans()
-        self._pulse = Pulse(self.proxy)
+        self._pulse = Pulse(self.proxy, reactor.seconds)
         self._surveyor = Surveyor(self.proxy, self._pulse, self._bans, processes)
         self._keeper = ServerKeeper(
             self.proxy, store, starter, processes, reactor, entropy, self._changed, disturbs
@@ -281,7 +282,13 @@ class GameFarm:
     def _restore(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Put in what must be there."""
         now = self._reactor.seconds()
+        # In a backup the rows of those who have not put back theirs yet are of no use to anybody. But where all is as
+        # it was left, what kept this proxy from giving signs of life kept others too.
+        life = TOLD_FOR if self._pulse.is_another(cursor) else PROXY_LIFE
+        is_as_left = self._pulse.is_found(cursor)
         registry.register_proxy(cursor, self.proxy, self._processes, now)
+        if not is_as_left:
+            registry.remove_old_proxies(cursor, now - life)
         self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
         # Those of other proxies too, which may come later than this one's sessions on them.

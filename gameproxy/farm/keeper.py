@@ -117,7 +117,7 @@ class ServerKeeper:
         self._living: Sequence[StartedServer] = ()
         """The servers that are not closed, of all proxies, as last seen."""
         self._young: dict[str, StartedServer] = {}
-        """The servers that were started here and have not been seen yet."""
+        """The servers that were started here and have not been seen yet, with their processes."""
         self._warm: dict[str, int] = {}
 
     def living(self) -> list[StartedServer]:
@@ -191,7 +191,8 @@ class ServerKeeper:
         mine = [server for server in servers if server.proxy == self.proxy]
         self._living = servers
         living = {server.id for server in servers}
-        self._young = {name: s for name, s in self._young.items() if name not in living}
+        named = {server.id for server in servers if server.process is not None}
+        self._young = {name: s for name, s in self._young.items() if name not in named}
         self._seen = {name: process for name, process in self._seen.items() if name in living}
         self._seen |= {
             s.id: s.process for s in mine if s.process is not None and s.process not in ended

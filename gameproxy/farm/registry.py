@@ -66,10 +66,6 @@ def register_proxy(cursor: sqlite3.Cursor, proxy: str, processes: Processes, now
     dead = [p for p in dead_proxies(cursor, processes) if p != proxy]
     remove_proxies(cursor, dead)
     cursor.execute(
-        "DELETE FROM proxies WHERE id <> ? AND beat < ?",
-        (proxy, now - PROXY_LIFE),
-    )
-    cursor.execute(
         "INSERT INTO proxies (id, beat, pid, process_started, place) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET beat = excluded.beat",
         (proxy, now, me.pid, me.started, me.place),
@@ -90,6 +86,11 @@ def dead_proxies(cursor: sqlite3.Cursor, processes: Processes) -> list[str]:
 def remove_proxies(cursor: sqlite3.Cursor, proxies: Iterable[str]) -> None:
     """They are dead or leave: their slots go with them."""
     cursor.executemany("DELETE FROM proxies WHERE id = ?", [(proxy,) for proxy in proxies])
+
+
+def remove_old_proxies(cursor: sqlite3.Cursor, time: float) -> None:
+    """Remove proxies whose signs of life are older than that: nobody has seen for how long they stand still."""
+    cursor.execute("DELETE FROM proxies WHERE beat < ?", (time,))
 
 
 def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) -> None:

@@ -6,10 +6,13 @@ import json
 import sqlite3
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gameproxy.farm.registry import StartedServer
 from gameproxy.interfaces import Identity
 from gameproxy.reasons import CloseReason
+
+_RECORD: Final = "UPDATE game_servers SET pid = ?, process_started = ?, place = ? WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class SlotRow:
 
 
 def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[StartedServer]) -> None:
-    """Write the rows of started servers again, where they are missing or from a time before they were ready."""
+    """Write the rows of started servers again, where they are missing or from a time before they were ready, or before
+    their processes were recorded."""
     for server in servers:
         process = server.process
         if server.state != "starting":
@@ -57,6 +61,11 @@ def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[Starte
                 process and process.place,
             ),
         )
+        if process is not None:
+            cursor.execute(
+                f"{_RECORD} AND pid IS NULL",
+                (process.pid, process.started, process.place, server.id),
+            )
 
 
 def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) -> None:
@@ -64,10 +73,7 @@ def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) ->
     restore_servers(cursor, proxy, [server])
     process = server.process
     assert process is not None
-    cursor.execute(
-        "UPDATE game_servers SET pid = ?, process_started = ?, place = ? WHERE id = ?",
-        (process.pid, process.started, process.place, server.id),
-    )
+    cursor.execute(_RECORD, (process.pid, process.started, process.place, server.id))
 
 
 def restore_slots(

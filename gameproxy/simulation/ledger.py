@@ -152,6 +152,8 @@ class Ledger:
         for session, server in slots:
             if session in self._given_up:
                 del self._given_up[session], self._unsure[session]
+                # It may have heard of its slot since, when its proxy went on: that is one slot all the same.
+                self._give_back(session)
                 self._take(session, server)
 
     @property

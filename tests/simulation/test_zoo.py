@@ -13,7 +13,7 @@ FAST = (
     "reserved-slot-kept",
     "early-bytes-unbounded",
     "reserved-frames-pass",
-    "duplicates-let-be",
+    "ticket-good-again",
 )
 """Those that show in one of the first runs."""
 

@@ -102,7 +102,7 @@ def release_not_retried(patch: MonkeyPatch) -> None:
 
 @bug(
     "A slot is given back when the connection to its game server exists no more, and not before.",
-    clients=50,
+    clients=40,
 )
 def released_before_gone(patch: MonkeyPatch) -> None:
     def conclude(self: SessionSteps, reason: Any, message: str, attempt: Any) -> None:
@@ -277,7 +277,7 @@ def reserved_frames_pass(patch: MonkeyPatch) -> None:
     patch.setattr(TransportRelay, "start", looks_at_no_type)
 
 
-@bug("CLOSE is written between two frames, or not at all.", clients=3)
+@bug("CLOSE is written between two frames, or not at all.")
 def close_within_a_frame(patch: MonkeyPatch) -> None:
     def let_go(self: Lane, last_words: bytes) -> bytes:
         self._stop_watching()

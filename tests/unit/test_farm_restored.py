@@ -5,31 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.farm import GameFarm
 from gameproxy.interfaces import AttemptFailed
 from gameproxy.reasons import CloseReason
 from gameproxy.simulation.lost_answers import connections_that_lose_answers
-from tests.farm_fixture import Client, World, listed
+from tests.farm_fixture import World, listed
+from tests.restored_fixture import ReplacingTestCase
 
 
-class RestoredTests(SynchronousTestCase):
-    def world(self, *servers: object, **auth: Any) -> World:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
-        chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 3}
-        return World(self.folder / "farm.db", games=[chess], servers=servers, auth=auth)
-
-    def relaying(self, world: World, farm: GameFarm, **identity: Any) -> Client:
-        client = world.client(farm, **identity)
-        farm.relaying(client.slots[0])
-        world.reactor.settle()
-        return client
-
+class RestoredTests(ReplacingTestCase):
     def disconnect(self, farm: GameFarm) -> None:
         """As after any failed transaction."""
         pool = farm._store._database._pool
@@ -40,25 +25,6 @@ class RestoredTests(SynchronousTestCase):
         world.sql("DELETE FROM slots WHERE proxy = ?", farm.proxy)
         world.sql("DELETE FROM proxies WHERE id = ?", farm.proxy)
 
-    def back_up(self, world: World) -> None:
-        world.sql(f"VACUUM INTO '{self.folder / 'backup.db'}'")
-
-    def put_backup_back(self, world: World) -> None:
-        (self.folder / "backup.db").rename(world.path)
-        world.reactor.pass_time(1.0)
-
-    def delete(self, world: World) -> None:
-        for name in self.folder.glob("farm.db*"):
-            name.unlink()
-
-    def restore_backup(self, world: World) -> None:
-        """As ``.restore`` of the sqlite3 shell does it, while all have the database open."""
-        with (
-            closing(sqlite3.connect(self.folder / "backup.db")) as backup,
-            closing(sqlite3.connect(world.path)) as database,
-        ):
-            backup.backup(database)
-
     def test_full_servers_after_trouble(self) -> None:
         """Sessions on a server without a free slot keep theirs when the database was out of order for a while."""
         world = self.world(listed("a", capacity=1))
@@ -67,6 +33,21 @@ class RestoredTests(SynchronousTestCase):
         self.disconnect(farm)
         world.reactor.pass_time(6.0, 0.25)
         self.assertEqual((world.evicted, world.counts("a")), ([], (0, 1, 1, 0)))
+
+    def test_others_after_long_trouble(self) -> None:
+        """Who opens the database again after nobody could write to it for long takes no other proxy for dead."""
+        world = self.world(listed("a"))
+        one, two = world.proxy(), world.proxy()
+        self.relaying(world, one)
+        self.relaying(world, two)
+        world.reactor.pass_time(1.0, 0.25)
+        world.reactor.threads.locked = True
+        world.reactor.pass_time(20.0, 0.25)
+        world.reactor.threads.locked = False
+        self.disconnect(one)
+        one.ban("nobody", 1.0, "", "test")
+        world.reactor.pass_time(8.0, 0.25)
+        self.assertEqual((world.counts("a"), world.evicted), ((0, 2, 2, 0), []))
 
     def test_deleted_under_another_s_servers(self) -> None:
         """The first proxy to make a deleted database again has sessions on another one's servers: all stay."""

@@ -35,7 +35,8 @@ class SurveyorTests(SynchronousTestCase):
         self.name = self.mktemp()
         self.mine, self.theirs = make_database(self.name), make_database(self.name)
         self.processes = FakeProcesses()
-        self.pulse = Pulse("me")
+        self.now = 1.0
+        self.pulse = Pulse("me", lambda: self.now)
         self.surveyor = Surveyor("me", self.pulse, Bans(), self.processes)
         add_proxy(self.mine, "me", 1, "x")
         self.pulse.begin(1.0)
@@ -77,6 +78,17 @@ class SurveyorTests(SynchronousTestCase):
         self.theirs.execute("UPDATE proxies SET beat = 3")
         self.assertFalse(self.pulse.renew(self.mine, 4.0))
         self.assertIsNone(self.surveyor.look(self.mine))
+
+    def test_old_sign_of_life(self) -> None:
+        """A sign of life that a backup may have too tells nothing, nor does one from a time that has not come."""
+        for now, tells in ((1.0, True), (10.9, True), (11.0, False), (0.9, False)):
+            self.now = now
+            self.assertEqual(self.pulse.is_there(self.mine), tells, now)
+            self.assertEqual(self.surveyor.read(self.mine, None, 0.0) is not None, tells, now)
+        self.assertFalse(self.pulse.renew(self.mine, 0.9))
+        self.pulse.begin(1.0)
+        self.now = 5.0
+        self.assertTrue(self.pulse.renew(self.mine, 5.0))
 
     def test_from_another_time(self) -> None:
         """What is not as this proxy left it, a backup perhaps, is not gone by until all that is missing is back."""
