@@ -31,7 +31,8 @@ async def test_noticed_without_being_asked(tmp_path: Path) -> None:
             for kind in KINDS:
                 await town.haunt(kind, kind)
             cable.pull()
-            assert [bool(size) for size in sorted(town.unacknowledged())] == [False, True, True]
+            nothing, _, much = sorted(town.unacknowledged())  # of who talks something, mostly
+            assert (nothing, much > 0) == (0, True)
             await until(lambda: town.sums() == (0, 0, 0), LONGEST)
             assert reactor.seconds() - began > 30.0
             assert [town.ends(kind) for kind in KINDS] == [["client_lost"]] * len(KINDS)

@@ -18,7 +18,7 @@ from gameproxy.relay.sockmap import Lane, SockmapPlane, Way
 INT32 = FORMATS["int32"]
 GAME = INT32.encode(b"\x10hello")
 """A frame of a game."""
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 30.0
 ONE_READ = 65_536
 ODD_FORMATS = [
     FrameFormat(length_offset=5, length_bytes=3, byte_order="little", length_adjustment=-3),

@@ -255,7 +255,7 @@ def play_at_random(plane: SockmapPlane, seed: int) -> None:
                 chance.choice(one.pair.lanes).stop()
             return all(pump.ended for pump in one.pumps)
 
-        one.until(ended, longest=20)
+        one.until(ended, longest=60)
         for sender, receiver, lane in zip(senders, receivers, one.pair.lanes, strict=True):
             receiver.join(10)
             assert receiver.received == sender.sent == lane.size

@@ -18,6 +18,7 @@ FAST = (
 """Those that show in one of the first runs."""
 
 
+@pytest.mark.timeout(300)  # seconds each on an idle core
 @pytest.mark.parametrize("name", FAST)
 def test_caught(name: str) -> None:
     """A missing safeguard is found, found again, and shown by a small run."""
