@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class Rig:
                 "SELECT pid FROM game_servers WHERE pid IS NOT NULL AND state <> 'closed'"
             )
             for (pid,) in rows.fetchall():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it may just have ended by itself
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
