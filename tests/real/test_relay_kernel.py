@@ -61,9 +61,9 @@ async def test_handed_over_anywhere(name: str) -> None:
     header it does not, and is asked again."""
     stream = exchange(FORMATS[name])
     taken = 0
-    for cut in range(len(stream) + 1):
-        clock = Clock()
-        with on("sockmap", AFTER, clock) as make:
+    clock = Clock()
+    with on("sockmap", AFTER, clock) as make:
+        for cut in range(len(stream) + 1):
             async with relaying("epoll", format=FORMATS[name], make=make) as session:
                 peers = (session.client, session.server)
                 for peer in peers:
