@@ -37,11 +37,11 @@ def test_frame_limit(plane: SockmapPlane) -> None:
         one.client.sendall(GAME)
         one.expect(one.server, GAME)
         one.pumps.clear()
-        one.client.sendall(GAME * 2)
+        one.client.sendall(GAME * 6)  # more than is ever free
         one.until(lambda: one.to_server.ours)
         assert one.to_server.stopped is Stop.FRAMES
-        assert (one.to_server.frames, one.to_server.unread) == (6, 2 * len(GAME))
-        assert one.to_server.read(99) == GAME * 2
+        assert (one.to_server.frames, one.to_server.unread) == (6, 6 * len(GAME))
+        assert one.to_server.read(999) == GAME * 6
 
 
 def test_byte_limit(plane: SockmapPlane) -> None:
@@ -53,10 +53,10 @@ def test_byte_limit(plane: SockmapPlane) -> None:
         one.client.sendall(GAME)
         one.expect(one.server, GAME)
         one.pumps.clear()
-        one.client.sendall(GAME)
+        one.client.sendall(GAME * 4)
         one.until(lambda: one.to_server.ours)
         assert one.to_server.stopped is Stop.BYTES
-        assert one.to_server.read(99) == GAME
+        assert one.to_server.read(999) == GAME * 4
 
 
 def test_limits_that_only_count(plane: SockmapPlane) -> None:
