@@ -1,5 +1,5 @@
-"""What a client sends before WELCOME: in whatever pieces it comes, its session hears the same, and no more is kept of it
-than may be."""
+"""What a client sends before WELCOME: in whatever pieces it comes, its session hears the same, and no more is kept of
+it than may be."""
 
 from __future__ import annotations
 

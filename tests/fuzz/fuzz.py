@@ -1,9 +1,9 @@
-"""``make fuzz``: for each target inputs that atheris makes up, guided by what they reach; and requests to the admin API that
-schemathesis makes up.
+"""``make fuzz``: for each target inputs that atheris makes up, guided by what they reach; and requests to the admin API
+that schemathesis makes up.
 
 How much of it, the environment says: FUZZ_SECONDS (for each), FUZZ_TARGETS (which, with commas; without: all),
-FUZZ_FOLDER (where what reaches more is kept, to go on from; without: nowhere), FUZZ_KEEP=1 (put it into the corpora that
-the tests run, and what reaches nothing of its own out of them).
+FUZZ_FOLDER (where what reaches more is kept, to go on from; without: nowhere), FUZZ_KEEP=1 (put it into the corpora
+that the tests run, and what reaches nothing of its own out of them).
 """
 
 from __future__ import annotations

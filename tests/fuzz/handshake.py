@@ -1,5 +1,5 @@
-"""What a hostile game server says to the proxy that dials it, with its key, which it knows: it gets the session only by an
-ADMITTED that is right, and an attempt has no end that it should not have."""
+"""What a hostile game server says to the proxy that dials it, with its key, which it knows: it gets the session only by
+an ADMITTED that is right, and an attempt has no end that it should not have."""
 
 from __future__ import annotations
 
