@@ -28,9 +28,9 @@ CONNECTIONS = 500 * SECONDS
 PLAYERS, FRAMES_A_SECOND = 25, 20
 QUIET = 5.0
 """Seconds before the flood, and after it, in which is measured what the rate is without."""
-MEMORY = 64 * 1024 * 1024
-"""Bytes that a flood may take: what a thousand sessions without AUTH do, and 256 that are being refused; each flood makes ten
-times as many."""
+MEMORY = (1000 + 256) * 20 * 1024
+"""Bytes that a flood may take: for as many sessions without AUTH as there may be, and as many as are told that there is no
+room. Each flood has eight times as many."""
 LIMITS = '[limits.connections_per_second]\nmode = "enforce"\nrate = 2\nburst = 10'
 WITHIN, BEYOND = 2500, 20
 """From how many networks a flood comes whose connections are within the limit, each four, and far beyond it, each five
