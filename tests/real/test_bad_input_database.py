@@ -24,6 +24,7 @@ from tests.real.rig import (
 )
 from tests.real.streams import (
     ERROR,
+    PROMPT,
     REFUSED,
     STATUS,
     WELCOME,
@@ -32,7 +33,7 @@ from tests.real.streams import (
     auth,
     message,
     pause,
-    seconds,
+    promptly,
     until,
 )
 from tests.real.test_bad_input_tickets import ask, ticket
@@ -110,13 +111,13 @@ async def turned_away(rig: Rig, **fields: object) -> None:
     """See that a new session is told ``internal`` with ``retry_after``."""
     client = await rig.connect()
     client.send(auth(**{"game": "echo", **fields}))
-    error = await rig.refused(client, "internal", within=1.5)
+    error = await rig.refused(client, "internal")
     assert error["retry_after"] > 0
 
 
-async def recovered(rig: Rig, within: float = 2.0, request: bytes | None = None) -> Stream:
+async def recovered(rig: Rig, request: bytes | None = None) -> Stream:
     """See that new sessions are let in again, who ask by this AUTH; until then they are told ``internal``."""
-    give_up = reactor.seconds() + within
+    give_up = reactor.seconds() + PROMPT
     while True:
         client = await rig.connect()
         client.send(request or auth(game="echo"))
@@ -153,10 +154,10 @@ async def test_cannot_be_written(tmp_path: Path, connections: Connections, troub
             for _ in range(3):
                 await turned_away(rig)
                 await canary.echo(b"\x10during")
-            with seconds(0, 0.5):
+            with promptly():
                 await rig.leave(leaving)
             await canary.echo(b"\x10during")
-        with seconds(0, 1.5):
+        with promptly():
             client = await recovered(rig)
         await rig.leave(client)
         await until(lambda: leftovers(rig, 1))
@@ -173,7 +174,7 @@ async def test_recovers_without_being_asked(tmp_path: Path, connections: Connect
         with locked(rig):
             await rig.leave(leaving)
             await pause(2 * BUSY_TIMEOUT)
-        with seconds(0, 1.5):
+        with promptly():
             await until(lambda: leftovers(rig, 1))
 
 
@@ -212,7 +213,7 @@ async def test_lock_during_the_handshake(tmp_path: Path, connections: Connection
         await challenged
         with locked(rig):
             go.callback(None)
-            with seconds(0, 0.3):
+            with promptly():
                 await client.message(WELCOME)
             await rig.leave(client)
         await until(lambda: leftovers(rig, 1))
@@ -235,7 +236,7 @@ async def test_lock_while_queued(tmp_path: Path, connections: Connections) -> No
         client.send(auth(game="chess"))
         await client.message(STATUS)
         with locked(rig):
-            await rig.refused(client, "queue_timeout", within=1.0)
+            await rig.refused(client, "queue_timeout")
 
 
 @pytest_twisted.ensureDeferred
@@ -246,7 +247,7 @@ async def test_ticket_is_not_spent(tmp_path: Path, connections: Connections) -> 
         with locked(rig):
             client = await rig.connect()
             client.send(ask(token))
-            await rig.refused(client, "internal", within=1.0)
+            await rig.refused(client, "internal")
         await rig.leave(await recovered(rig, request=ask(token)))
 
 
@@ -268,7 +269,7 @@ async def test_full(tmp_path: Path, connections: Connections) -> None:
             assert b'"internal"' in body and b'"retry_after"' in body, body
             await rig.over("internal")
             await canary.echo(b"\x10during")
-            with seconds(0, 0.5):
+            with promptly():
                 await rig.leave(leaving)
         await rig.leave(await recovered(rig))
         client = await rig.connect()
@@ -320,7 +321,7 @@ async def test_deleted_while_nobody_comes(tmp_path: Path, connections: Connectio
     """A database that is deleted is made again also if nobody comes or goes."""
     async with Rig(tmp_path) as rig, rig.canary(lines=0):
         _delete(rig)
-        with seconds(0, 2):
+        with promptly():
             await until(lambda: leftovers(rig, 1))
 
 

@@ -33,7 +33,7 @@ from tests.real.streams import (
     frame,
     mac,
     message,
-    seconds,
+    promptly,
     server_key,
 )
 
@@ -237,7 +237,7 @@ async def test_bad_handshake(tmp_path: Path, script: Script) -> None:
     async with Rig(tmp_path, servers=[("bad", "chess", script)]) as rig, rig.canary():
         client = await rig.connect()
         client.send_raw(frame(auth(game="chess")) + frame(b"\x10early"))
-        with seconds(0, 0.8):
+        with promptly():
             await rig.refused(client, "handshake_failed")
         assert rig.query("SELECT * FROM bans") == []
 
@@ -261,10 +261,10 @@ async def _half_of_admitted(server: GameServer, stream: Stream) -> None:
 @pytest_twisted.ensureDeferred
 async def test_backends_that_accept_and_then_stall(tmp_path: Path, script: Script) -> None:
     """A game server that accepts and then stalls is handshake_failed after handshake_timeout."""
-    async with Rig(tmp_path, servers=[("slow", "chess", script)], timeout=0.3) as rig, rig.canary():
+    async with Rig(tmp_path, servers=[("slow", "chess", script)], timeout=1.0) as rig, rig.canary():
         client = await rig.connect()
         client.send(auth(game="chess"))
-        with seconds(0.25, 0.8):
+        with promptly(0.9):
             await rig.refused(client, "handshake_failed")
 
 
@@ -276,7 +276,7 @@ async def test_never_closes(tmp_path: Path) -> None:
         bad.kind = StubbornStream
         client = await rig.connect()
         client.send(auth(game="chess"))
-        with seconds(0.8, 1.6):
+        with promptly(0.8):
             await rig.refused(client, "handshake_failed")
             await bad.streams[0].broken()
 

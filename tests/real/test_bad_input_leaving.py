@@ -25,7 +25,7 @@ from tests.real.streams import (
     frame,
     message,
     pause,
-    seconds,
+    promptly,
     until,
 )
 
@@ -47,9 +47,9 @@ async def test_does_not_go(tmp_path: Path) -> None:
         while not sends_on.over:
             await sends_on.change()
         sends_on.send_raw(bytes(3 * EARLY_LIMIT))
-        with seconds(0.8, 1.6):
-            await rig.refused(stays, "protocol_error", within=1.6)
-            await rig.refused(sends_on, "protocol_error", within=1.6)
+        with promptly(0.8):
+            await rig.refused(stays, "protocol_error")
+            await rig.refused(sends_on, "protocol_error")
             await rig.over("protocol_error")
             for client in (stays, sends_on, deaf):
                 await client.broken()
@@ -79,7 +79,7 @@ async def test_never_reads(tmp_path: Path) -> None:
         client = await rig.connect(StubbornStream)
         client.send(auth(game="chess"))
         client.stop_reading()
-        with seconds(0.3, 3):
+        with promptly(0.3):
             await rig.over("client_lost")
         assert [json.loads(body[1:])["code"] for body in got] == ["client_lost"]
         client.reset()
@@ -103,7 +103,7 @@ async def test_leaves_before_auth(
         client.send_raw(sent)
         await pause(0.01)
         leave(client)
-        with seconds(0, 0.8):
+        with promptly():
             await rig.over("client_lost")
 
 
@@ -137,7 +137,7 @@ async def test_leaves_the_queue(tmp_path: Path, leave: Callable[[Stream], None])
         status = await client.message(STATUS)
         assert (status["state"], status["position"]) == ("queued", 1)
         leave(client)
-        with seconds(0, 0.8):
+        with promptly():
             await rig.over("client_lost")
 
 
@@ -162,7 +162,7 @@ async def test_leaves_the_handshake(
         client.send(auth(game="chess"))
         await until(lambda: [] if reached else ["not there yet"])
         leave(client)
-        with seconds(0, 0.8):
+        with promptly():
             await rig.over("client_lost")
         assert reached[-1] == "ended"
 
@@ -193,7 +193,7 @@ async def test_leaves_while_relaying(
             client.send_raw(frame(b"\x10" + bytes(99))[:-1])
             await until(lambda: [] if len(streams[0].received) == 103 else ["not passed on"])
         leave(client)
-        with seconds(0, 1.5):
+        with promptly():
             await rig.over("client_lost")
         if half_a_frame:
             assert got == [b"\x10one"]

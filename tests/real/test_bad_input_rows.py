@@ -14,7 +14,7 @@ from tests.real.streams import (
     WELCOME,
     auth,
     pause,
-    seconds,
+    promptly,
 )
 
 
@@ -70,9 +70,9 @@ async def test_banned_address(tmp_path: Path, subject: str) -> None:
     async with Rig(tmp_path) as rig:
         relaying = await rig.join()
         rig.query("INSERT INTO bans (kind, subject) VALUES ('address', ?)", subject)
-        with seconds(0, 1.1):
+        with promptly():
             assert await rig.closed(relaying, "banned") == []
         await rig.over("banned")
         client = await rig.connect()
-        with seconds(0, 0.25):
+        with promptly():
             await rig.refused(client, "banned")

@@ -32,7 +32,7 @@ from tests.real.streams import (
     echo,
     frame,
     message,
-    seconds,
+    promptly,
     until,
 )
 from tests.real.test_bad_input_handshake import answers, closes_at_once, says
@@ -101,8 +101,8 @@ async def test_all_full(tmp_path: Path) -> None:
         client.send(auth(game="chess"))
         status = await client.message(STATUS)
         assert (status["state"], status["position"]) == ("queued", 1)
-        with seconds(0.4, 1.0):
-            await rig.refused(client, "queue_timeout", within=1.0)
+        with promptly(0.4):
+            await rig.refused(client, "queue_timeout")
         assert len(rig.game_servers["bad"].streams) == 1
 
 
@@ -142,12 +142,12 @@ async def test_dial_unanswered(tmp_path: Path) -> None:
             fillers.append(filler)
         try:
             async with (
-                Rig(tmp_path, servers=[("bad", "chess", port)], timeout=0.3) as rig,
+                Rig(tmp_path, servers=[("bad", "chess", port)], timeout=1.0) as rig,
                 rig.canary(),
             ):
                 client = await rig.connect()
                 client.send(auth(game="chess"))
-                with seconds(0.25, 0.8):
+                with promptly(0.9):
                     await rig.refused(client, "server_unreachable")
         finally:
             for filler in fillers:
@@ -233,7 +233,7 @@ async def test_bad_frame_while_relaying(tmp_path: Path, bad: bytes) -> None:
     script = relays(frame(b"\x10before"), bad, frame(b"\x10after"))
     async with Rig(tmp_path, servers=[("bad", "chess", script)]) as rig, rig.canary():
         client = await rig.join("chess")
-        with seconds(0, 1.5):
+        with promptly():
             assert await rig.closed(client, "protocol_error") == [b"\x10before"]
             await rig.over("protocol_error")
         (told,) = rig.game_servers["bad"].got
@@ -292,9 +292,9 @@ async def test_close(tmp_path: Path, code: str, stays: bool) -> None:
 
     async with Rig(tmp_path, servers=[("new", "chess", script)]) as rig, rig.canary():
         client = await rig.join("chess")
-        with seconds(0, 0.8):
+        with promptly():
             assert await rig.closed(client, code) == []
-        with seconds(0, 1.5 if stays else 0.25):
+        with promptly(0.9 if stays else 0.0):
             await rig.end()
         assert rig.game_servers["new"].got == []
 
@@ -319,7 +319,7 @@ async def test_server_closes(tmp_path: Path, sent: bytes) -> None:
     async with Rig(tmp_path, servers=[("bad", "chess", script)]) as rig, rig.canary():
         client = await rig.join("chess")
         client.send(b"\x10go")
-        with seconds(0, 1.5):
+        with promptly():
             assert await rig.closed(client, "server_lost") == ([b"\x10last"] if sent else [])
             await rig.over("server_lost")
 
@@ -360,7 +360,7 @@ async def test_server_never_reads(tmp_path: Path) -> None:
         client = await rig.join("chess")
         for _ in range(200):
             client.send(b"\x10" * 65_536)
-        with seconds(0.3, 3):
+        with promptly(0.3):
             assert await rig.closed(client, "server_lost") == []
             await rig.over("server_lost")
         await rig.game_servers["deaf"].streams[0].broken()
@@ -379,7 +379,7 @@ async def test_server_ignores_close(tmp_path: Path) -> None:
         bad.kind = StubbornStream
         client = await rig.join("chess")
         client.close()
-        with seconds(0.9, 2.6):
+        with promptly(0.9):
             await rig.over("client_lost")
             await bad.streams[0].broken()
 

@@ -26,7 +26,7 @@ from tests.real.streams import (
     frame,
     message,
     pause,
-    seconds,
+    promptly,
     until,
 )
 from tests.real.tls_streams import Dripping, TlsStream, client_options, connect_tls
@@ -136,7 +136,7 @@ async def test_behind_a_balancer(tmp_path: Path) -> None:
         peer = rig.records[-1].peer
         assert (peer.address, peer.port, peer.secure) == ("203.0.113.7", 50000, True)
         client = await party.connect(b"", PROXIED)
-        with seconds(0, 0.8):
+        with promptly():
             assert await client.rest() == []
         assert rig.proxy.headers.bad == 1
         client = await rig.connect(door=PROXIED)
@@ -208,7 +208,7 @@ async def test_no_tls(tmp_path: Path, said: bytes, detail: str) -> None:
     async with party.rig as rig, rig.canary():
         client = await rig.connect(door=TLS)
         client.send_raw(said)
-        with seconds(0, 0.8):
+        with promptly():
             await client.rest()
             await party.lost(detail)
 
@@ -217,14 +217,14 @@ async def test_no_tls(tmp_path: Path, said: bytes, detail: str) -> None:
 async def test_slow_handshakes(tmp_path: Path) -> None:
     """The handshake and AUTH together have auth.timeout, whether nothing comes, a part, or a byte now and then."""
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100)
-    party = Party(tmp_path, timeout=0.4)
+    party = Party(tmp_path, timeout=1.0)
     async with party.rig as rig, rig.canary(lines=4):
         for door in (TLS, PROXIED):
             before = FROM_BALANCER if door == PROXIED else b""
             for said in (b"", hello):
                 client = await rig.connect(door=door)
                 client.send_raw(before + said)
-                with seconds(0.3, 2.0):
+                with promptly(0.9):
                     await client.rest()
                     record = await rig.over("auth_timeout")
                 assert record.player is None
@@ -233,9 +233,9 @@ async def test_slow_handshakes(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_slow_client(tmp_path: Path) -> None:
     """Who has shaken hands and says nothing is told so, as without TLS."""
-    party = Party(tmp_path, timeout=0.4)
+    party = Party(tmp_path, timeout=1.0)
     async with party.rig as rig, rig.canary():
-        await rig.refused(await party.connect(), "auth_timeout", within=2.0)
+        await rig.refused(await party.connect(), "auth_timeout")
 
 
 @pytest_twisted.ensureDeferred

@@ -17,7 +17,7 @@ from tests.real.streams import (
     GameServer,
     Stream,
     auth,
-    seconds,
+    promptly,
 )
 from tests.real.tls_scene import scene
 from tests.real.tls_streams import client_options, connect_tls, server_options
@@ -116,7 +116,7 @@ async def test_who_does_not_read(tmp_path: Path, lazy: str) -> None:
         if lazy == "game server":
             for _ in range(200):
                 client.send(b"\x10" * 65_536)
-        with seconds(0.3, 3):
+        with promptly(0.3):
             await s.rig.over("client_lost" if lazy == "client" else "server_lost")
         traffic = s.rig.records[-1].traffic
         assert traffic.client_bytes + traffic.server_bytes < 100 * 65_536

@@ -226,7 +226,7 @@ async def test_slow_handshakes(tmp_path: Path) -> None:
         while not stream.over:
             await stream.change()
 
-    async with scene(tmp_path, None, script=say_nothing, timeout=0.5) as s, s.rig.canary():
+    async with scene(tmp_path, None, script=say_nothing, timeout=1.0) as s, s.rig.canary():
         await s.refused("TLS: the handshake took too long")
 
 
