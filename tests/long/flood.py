@@ -1,9 +1,9 @@
-"""A flood of connections at a proxy on this machine, from a process of its own: bounded in number, in time, and in what is
-open at once. It is the standard library only.
+"""A flood of connections at a proxy on this machine, from a process of its own: bounded in number, in time, and in
+what is open at once. It is the standard library only.
 
-Arguments: what they do, the port, seconds, connections, networks (as many /24 of 127.0.0.0/8 as they come from). It takes so
-many seconds, or longer where the machine makes no more connections in that time; never more than four times as long.
-When it is over it prints a line of JSON: how many were made, and how many the proxy has ended.
+Arguments: what they do, the port, seconds, connections, networks (as many /24 of 127.0.0.0/8 as they come from). It
+takes so many seconds, or longer where the machine makes no more connections in that time; never more than four times
+as long. When it is over it prints a line of JSON: how many were made, and how many the proxy has ended.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable
 
 OPEN_MOST = 4000
-"""Connections at once: a flood that waits for its victim is none, and one that takes all of a machine's descriptors hits
-others than the proxy."""
+"""Connections at once: a flood that waits for its victim is none, and one that takes all of a machine's descriptors
+hits others than the proxy."""
 RESET = struct.pack("ii", 1, 0)
 SLOW_AUTH = struct.pack(">I", 300) + b'\x01{"protocol": 1, "mechanism": "guest", "name": "'
 DRIP = 1.0

@@ -122,9 +122,9 @@ def says(rig: Rig, words: str, first: int = 0) -> bool:
 @pytest.mark.timeout(180)
 @pytest_twisted.ensureDeferred
 async def test_certificates_that_expire_during_a_run(tmp_path: Path) -> None:
-    """Who plays goes on when every certificate on the way has expired. Who comes is refused, and the log says whose is the
-    fault: the proxy's, the client's, the game server's, the proxy's towards that. Each is mended by a new one; the
-    proxy's by a reload."""
+    """Who plays goes on when every certificate on the way has expired. Who comes is refused, and the log says whose
+    is the fault: the proxy's, the client's, the game server's, the proxy's towards that. Each is mended by a new one;
+    the proxy's by a reload."""
     ends = Ends(tmp_path)
     await ends.game_server.listen(ends.tls)
     try:

@@ -1,5 +1,5 @@
-"""Floods at length: ten thousand connections of each kind in twenty seconds, as the complaints of other proxies' users have
-them, and what becomes of those who play meanwhile."""
+"""Floods at length: ten thousand connections of each kind in twenty seconds, as the complaints of other proxies'
+users have them, and what becomes of those who play meanwhile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import sys
 from collections import defaultdict
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ PLAYERS, FRAMES_A_SECOND = 25, 20
 QUIET = 5.0
 """Seconds before the flood, and after it, in which is measured what the rate is without."""
 MEMORY = (1000 + 256) * 20 * 1024
-"""Bytes that a flood may take: for as many sessions without AUTH as there may be, and as many as are told that there is no
-room. Each flood has eight times as many."""
+"""Bytes that a flood may take: for as many sessions without AUTH as there may be, and as many as are told that there
+is no room. Each flood has eight times as many."""
 LIMITS = '[limits.connections_per_second]\nmode = "enforce"\nrate = 2\nburst = 10'
 WITHIN, BEYOND = 2500, 20
 """From how many networks a flood comes whose connections are within the limit, each four, and far beyond it, each five
@@ -197,14 +198,16 @@ async def test_flood(tmp_path: Path, kind: str, networks: int) -> None:
         first, flooded, last = rates.values
         print(f"\n{kind}, {networks} networks: {made}")
         print(f"frames a second: {first:.0f}, flooded {flooded:.0f}, {last:.0f}")
-        print(f"memory: {before / 2**20:.1f} MiB, most {most / 2**20:.1f}, after {town.memory() / 2**20:.1f}")
+        print(
+            f"memory: {before / 2**20:.1f} MiB, most {most / 2**20:.1f}, after {town.memory() / 2**20:.1f}"
+        )
         for one, times in kinds(lines).items():
             print(f"{len(times)} lines {one}")
         assert made["made"] == CONNECTIONS
         assert flooded >= 0.8 * (first + last) / 2
         assert most - before < MEMORY and town.memory() - before < MEMORY
         for one, times in kinds(lines).items():
-            apart = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+            apart = [later - earlier for earlier, later in pairwise(times)]
             assert not apart or min(apart) > 0.9, one
         assert len(lines) < 10 * (made["seconds"] + 2 * QUIET)
         assert len(kinds(lines)) >= 1

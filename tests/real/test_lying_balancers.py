@@ -1,5 +1,5 @@
-"""A balancer that is trusted and lies: what it says of others is believed, which is what trust means, and it gets no further by
-it than that.
+"""A balancer that is trusted and lies: what it says of others is believed, which is what trust means, and it gets no
+further by it than that.
 
 Every test has another session relay at the same time, and sees in the end that nothing is left (tests/real/rig.py).
 """
@@ -160,8 +160,8 @@ async def test_what_is_its_own_counts_as_its_own(tmp_path: Path, header: bytes |
 
 @pytest_twisted.ensureDeferred
 async def test_addresses_without_number(tmp_path: Path) -> None:
-    """Who claims another address each time has the limits of each; but there are no more sessions without AUTH than there
-    may be, and who relays does not notice."""
+    """Who claims another address each time has the limits of each; but there are no more sessions without AUTH than
+    there may be, and who relays does not notice."""
     limits = '[limits.connections_per_second]\nmode = "enforce"\nrate = 0.01\nburst = 1'
     rig = limited(tmp_path, limits)
     rig.proxy_settings = "max_unauthenticated = 20"
@@ -186,8 +186,8 @@ async def test_addresses_without_number(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_half_headers_for_ever(tmp_path: Path) -> None:
-    """Headers that never end take the room of sessions without AUTH, and no longer than the timeout: then all who come are
-    let in again. Who relays does not notice."""
+    """Headers that never end take the room of sessions without AUTH, and no longer than the timeout: then all who
+    come are let in again. Who relays does not notice."""
     rig = proxied(tmp_path, timeout=1.5)
     rig.proxy_settings = "max_unauthenticated = 20"
     async with rig, rig.canary(lines=4):
