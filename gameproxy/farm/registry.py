@@ -99,8 +99,8 @@ def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) 
 
 
 def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
-    """Make the rows of ``[[servers]]``. Those that no living proxy lists any more are closed: first they are drained, if
-    somebody is on them, as ``unlisted`` ones."""
+    """Make the rows of ``[[servers]]``. Those that no living proxy lists any more are closed; if somebody is on them,
+    they are drained first, as ``unlisted`` ones."""
     for server in servers:
         cursor.execute(
             "INSERT INTO game_servers (id, game, state, host, port, capacity, origin, proxy) "
