@@ -166,6 +166,9 @@ class Doors:
     async def _open(self, place: str, door: _Door) -> Problem | None:
         """Open a port; what is wrong if it cannot be."""
         assert door.description is not None
+        if door.description.startswith("systemd:"):
+            # The number of its descriptor may be a client's by now.
+            return place, "systemd passes sockets on when it starts the proxy: restart it"
         try:
             endpoint = listening_endpoint(self._reactor, door.description)
             listening = endpoint.listen(self._factories[door.section])

@@ -11,8 +11,10 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ServerFactory
 
+from gameproxy.admission import TooFewDescriptors
 from gameproxy.config import ConfigError, parse
 from gameproxy.handshake import derive_server_key
+from gameproxy.host import Host
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import Relays
 from gameproxy.service import GameProxy
@@ -87,6 +89,9 @@ class ReloadTestCase(ServiceTestCase):
         """A proxy that serves."""
         self.file.write_text(text)
         arguments.setdefault("endpoints", None)
+        threads = self.reactor.threads
+        host = Host(database_threads=threads, ensure_descriptors=ensure_descriptors)  # type: ignore[arg-type]
+        arguments.setdefault("host", host)
         return self.started(parse(text, self.folder), file=self.file, **arguments)
 
     def reload(self, proxy: GameProxy, *edits: tuple[str, str], more: str = "") -> list[str]:
@@ -207,6 +212,12 @@ class AppliedTests(ReloadTestCase):
         return result
 
 
+def ensure_descriptors(sessions: int) -> None:
+    """There are enough for a thousand sessions."""
+    if sessions > 1000:
+        raise TooFewDescriptors("not so many descriptors")
+
+
 Break = Callable[["RolledBackTests"], None]
 
 
@@ -304,6 +315,10 @@ FAULTS: dict[str, tuple[Break, str]] = {
     "certificate": (with_file("shown.pem", "no"), "no certificates"),
     "certificate's key": (lambda test: test.other_key(), "not the key"),
     "endpoint": (edited(('["tcp:7777"]', '["tcp:7777", "tc:1"]')), "no endpoint"),
+    "socket of systemd": (
+        edited(('["tcp:7777"]', '["tcp:7778", "systemd:domain=INET:index=0"]')),
+        "restart",
+    ),
     "port in use": (edited(('"tcp:7777"', '"tcp:7778", "tcp:9"'), ("tcp:7443", "tcp:8")), "in use"),
     "descriptors": (edited(("sessions = 50", "sessions = 900000")), "descriptors"),
     "database": (lambda test: test.lock(), "database"),
