@@ -43,7 +43,7 @@ class Drain:
             return
         grace = max(0.0, self.ends_at - self._clock.seconds())
         self._log.info(
-            "Draining: {count} sessions may go on for {grace} s.",
+            "Draining: {count} sessions may go on for {grace:g} s.",
             count=len(self._sessions),
             grace=grace,
         )

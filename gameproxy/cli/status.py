@@ -172,11 +172,11 @@ def _read(answer: Answer) -> ProxyStatus:
             },
             "relay": {"configured": str(configured), "sockmap": str(sockmap)},
             "limits": dict(limits),
-            "state": str(state),
-            "drain": drain,
+            **more,
         } if all(isinstance(n, int) for t in (by_state, by_relay, limits) for n in t.values()):
             relay = {"configured": configured, "sockmap": sockmap}
-            return ProxyStatus(total, by_state, by_relay, relay, limits, state, _drain(drain))
+            state, drain = str(more.get("state", "serving")), _drain(more.get("drain"))
+            return ProxyStatus(total, by_state, by_relay, relay, limits, state, drain)
     raise NoAnswer("gives no answer that makes sense")
 
 
