@@ -20,9 +20,11 @@ from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
 from gameproxy.auth import SUPPORTED
+from gameproxy.capabilities import give_up_ambient
 from gameproxy.config import ConfigError, load
 from gameproxy.interfaces import Reactor
 from gameproxy.service import ConfigurationError, GameProxy
+from gameproxy.supervisor import READY, STOPPING, tell_supervisor
 
 _log = Logger(namespace="gameproxy")
 _reactor = cast(Reactor, _global_reactor)  # a program's own reactor has all that a proxy needs
@@ -49,14 +51,17 @@ class Program(GameProxy):
             super().privilegedStartService()
         except (CannotListenError, ConfigurationError) as error:
             raise SystemExit(f"gameproxy: {error}") from error
+        if give_up_ambient():
+            _log.info("Capabilities are given up: nothing needs them from here on.")
 
     def startService(self) -> None:
         super().startService()
-        self.started.addErrback(_cannot_start)
+        self.started.addCallbacks(lambda _: _tell(READY), _cannot_start)
         _on_signal(signal.SIGHUP, self.hang_up)
 
     def stopService(self) -> Deferred[None]:
         stopped = super().stopService()
+        _tell(STOPPING)
         # The reactor would be told to stop, which it does already.
         for again in (signal.SIGINT, signal.SIGTERM):
             _on_signal(again, self.hasten)
@@ -87,6 +92,15 @@ def makeService(options: Options) -> IService:
         )
     except (ConfigError, ConfigurationError) as error:
         raise SystemExit(f"gameproxy: {file} cannot be used:\n{error}") from error
+
+
+def _tell(fact: str) -> None:
+    try:
+        tell_supervisor(os.environ, fact)
+    except OSError as error:
+        _log.warn(
+            "Whoever started this program cannot be told {fact}: {error}", fact=fact, error=error
+        )
 
 
 def _on_signal(number: signal.Signals, act: Callable[[], None]) -> None:

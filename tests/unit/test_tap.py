@@ -149,6 +149,40 @@ class TapTest(SynchronousTestCase):
                 handlers[number](number, None)
         self.assertEqual(called, ["hang up", "hasten", "hasten"])
 
+    def test_supervisor(self) -> None:
+        """Whoever started the program is told when clients are served, and when they are not any more; who cannot be told
+        does not keep it from that."""
+        proxy = self.service(GOOD)
+        told: list[str] = []
+
+        def tell(environment: object, fact: str) -> None:
+            told.append(fact)
+            raise OSError("nobody listens")
+
+        with (
+            patch.object(signal, "signal"),
+            patch.object(tap, "tell_supervisor", tell),
+            patch.object(GameProxy, "startService"),
+            patch.object(GameProxy, "stopService"),
+        ):
+            proxy.startService()
+            self.assertEqual(told, [])
+            proxy.started.callback(None)
+            self.assertEqual(told, ["READY=1"])
+            proxy.stopService()
+        self.assertEqual(told, ["READY=1", "STOPPING=1"])
+
+    def test_capabilities(self) -> None:
+        """They are given up when the ports are open and the kernel's program is loaded."""
+        proxy = self.service(GOOD)
+        done: list[str] = []
+        with (
+            patch.object(GameProxy, "privilegedStartService", lambda self: done.append("start")),
+            patch.object(tap, "give_up_ambient", lambda: done.append("give up")),
+        ):
+            proxy.privilegedStartService()
+        self.assertEqual(done, ["start", "give up"])
+
     def test_hang_up(self) -> None:
         """Of many who ask while it is reloaded, one has it done again; what fails is logged by whoever reloads, faults
         here."""
