@@ -150,8 +150,8 @@ class TapTest(SynchronousTestCase):
         self.assertEqual(called, ["hang up", "hasten", "hasten"])
 
     def test_supervisor(self) -> None:
-        """Whoever started the program is told when clients are served, and when they are not any more; who cannot be told
-        does not keep it from that."""
+        """Whoever started the program is told when clients are served, and when they are not any more; that somebody
+        cannot be told does not keep it from that."""
         proxy = self.service(GOOD)
         told: list[str] = []
 
