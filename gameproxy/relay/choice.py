@@ -86,6 +86,10 @@ class Relays:
                 self._kernel = KernelPlane(self._plane, self._reactor, program)
                 self._trouble = None
 
+    def reconfigure(self, section: ProxyConfig, limits: RelayLimits) -> None:
+        """Sessions that begin to relay from now on do it so; ``relay`` is as it was."""
+        self._section, self._limits = section, limits
+
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.
 
