@@ -61,6 +61,7 @@ class Rig:
     :param servers: more game servers: (id, game, script), or (id, game, port) where nobody follows a script.
     :param timeout: seconds for AUTH, for a dial and for the handshake. Long, so that what is to happen at once is not
         mistaken for what happens then.
+    :param queue_timeout: seconds that a client waits for room.
     :param auth: more of the section ``[auth]``.
     :param proxy_settings: more of the section ``[proxy]``.
     :param good: whether there is the game server ``good``.
@@ -75,6 +76,7 @@ class Rig:
     guests: bool = True
     auth: str = ""
     timeout: float = 20.0
+    queue_timeout: float = 20.0
     proxy_settings: str = ""
     dialect: str = "native"
     admission: str = "handshake"
@@ -158,7 +160,7 @@ class Rig:
             [selection]
             connect_timeout = {self.timeout}
             handshake_timeout = {self.timeout}
-            queue_timeout = 0.6
+            queue_timeout = {self.queue_timeout}
             {self.more}
         """
 
