@@ -185,13 +185,35 @@ class AppliedTests(ReloadTestCase):
         """The files of [tls] are read again whether or not they have other names."""
         proxy = self.running()
         before = proxy._credentials._contexts
-        self.assertEqual(self.reload(proxy), [])
+        authority = Authority()
+        authority.issue("next.example", purpose="server").write(self.folder, "shown")
+        self.assertEqual(
+            self.reload(proxy),
+            [
+                'tls.certificate: "shown.pem" -> "shown.pem", written anew',
+                'tls.key: "shown.key" -> "shown.key", written anew',
+            ],
+        )
         self.assertIsNot(proxy._credentials._contexts, before)
+        self.assertEqual(self.reload(proxy), [])
         self.reload(proxy, ("shown.pem", "new.pem"), ("shown.key", "new.key"))
         names = [
             own.chain[0].subject.rfc4514_string() for _, own in proxy._credentials._contexts.own
         ]
         self.assertIn("new.example", names[0])
+
+    def test_keys(self) -> None:
+        """Keys that were written anew are told, and count; one that is of no use leaves them to be told of later."""
+        proxy = self.running()
+        self.put("s1.key", bytes(range(1, 33)).hex())
+        self.put("web.key", "short")
+        self.assertEqual(list(self.problems(proxy)), ["auth.ticket_keys[0].file"])
+        self.put("web.key", "v" * 40)
+        self.assertEqual(
+            [change.split(":")[0] for change in self.reload(proxy)],
+            ["auth.ticket_keys.web.file", "servers.s1.key_file"],
+        )
+        self.assertEqual(proxy._keys.key_for("s1"), bytes(range(1, 33)))
 
     def test_endpoints_of_a_program(self) -> None:
         """What a program gave in place of [proxy] listen stays, whatever stands there."""
