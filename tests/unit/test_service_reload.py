@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ServerFactory
 
+from gameproxy import doors
 from gameproxy.admission import TooFewDescriptors
 from gameproxy.config import ConfigError, parse
 from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import Relays
+from gameproxy.reloading import PATIENCE
 from gameproxy.service import GameProxy
 from tests.authority import Authority
 from tests.unit.test_service import GAME_PORT, SECRET, ServiceTestCase
@@ -238,6 +241,62 @@ def ensure_descriptors(sessions: int) -> None:
     """There are enough for a thousand sessions."""
     if sessions > 1000:
         raise TooFewDescriptors("not so many descriptors")
+
+
+class SlowTests(ReloadTestCase):
+    """Ports that take their time"""
+
+    def test_never(self) -> None:
+        """If one does not open in time those that did are closed again; if it does after all, so is that one."""
+        proxy = self.running()
+        opening: list[Deferred[Any]] = []
+
+        class Slow:
+            def listen(self, factory: object) -> Deferred[Any]:
+                opening.append(Deferred())
+                return opening[-1]
+
+        fast = doors.listening_endpoint
+
+        def choose(reactor: Any, description: str) -> Any:
+            return Slow() if description == "slow:1" else fast(reactor, description)
+
+        self.patch(doors, "listening_endpoint", choose)
+        before = self.numbers(proxy)
+        self.edit(('["tcp:7777"]', '["tcp:7777", "tcp:7778", "slow:1"]'))
+        done = proxy.reload()
+        self.settle()
+        self.assertIn(7778, self.taken)
+        self.assertNoResult(done)
+        self.settle(PATIENCE)
+        self.failureResultOf(done, ConfigError)
+        self.assertEqual(self.numbers(proxy), before)
+        self.assertTrue(opening)
+
+    def test_stopped_meanwhile(self) -> None:
+        """A proxy that is stopped while a port is being opened stops, and has no port left."""
+        proxy = self.running()
+        opening: Deferred[Any] = Deferred()
+        self.patch(doors, "listening_endpoint", lambda reactor, description: Late(opening))
+        self.edit(('["tcp:7777"]', '["tcp:7777", "tcp:7778"]'))
+        done = proxy.reload()
+        stopped = proxy.stopService()
+        self.settle()
+        self.assertIsNone(self.successResultOf(stopped))
+        opening.callback(self.reactor.listenTCP(7778, ServerFactory()))
+        self.settle()
+        self.failureResultOf(done, ConfigError)
+        self.assertEqual(self.taken, set())
+
+
+class Late:
+    """An endpoint that listens when a test wants it."""
+
+    def __init__(self, opening: Deferred[Any]) -> None:
+        self._opening = opening
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        return self._opening
 
 
 Break = Callable[["RolledBackTests"], None]
