@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gameproxy.config import Config
 from gameproxy.config_problems import Place, Problem, toml_path
+from gameproxy.keys import Mark, file_mark
 
 FIXED: Final[tuple[Place, ...]] = (
     ("proxy", "database"),
@@ -21,6 +22,15 @@ FIXED: Final[tuple[Place, ...]] = (
 )
 """Where a proxy stays as it was started."""
 FIXED_MESSAGE: Final = "cannot change while the proxy runs: restart it, or put back what was there"
+TLS_FILES: Final = (
+    "certificate",
+    "key",
+    "client_ca",
+    "servers_ca",
+    "servers_certificate",
+    "servers_key",
+)
+"""The keys of ``[tls]`` that name files."""
 TEXT_MAX: Final = 80
 """Most characters of a value that is shown."""
 _NAMES: Final = {"games": "name", "servers": "id", "ticket_keys": "id"}
@@ -29,7 +39,7 @@ _NAMES: Final = {"games": "name", "servers": "id", "ticket_keys": "id"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key that has another value, or an entry that came or went.
+    """A key that has another value, an entry that came or went, or a file that was written anew.
 
     :param place: such as ``limits.idle_seconds.rate`` or ``games.echo.capacity``.
     :param before: what was there, in JSON and ASCII, shortened; ``None``: nothing.
@@ -65,6 +75,35 @@ def fixed_changes(old: Config, new: Config) -> list[Problem]:
         (toml_path(place), FIXED_MESSAGE)
         for place in found
         if place == ("folder",) or any(place[: len(fixed)] == fixed for fixed in FIXED)
+    ]
+
+
+def file_marks(config: Config) -> dict[str, tuple[str, Mark]]:
+    """The files with keys and certificates that a configuration names: by place the name, and the file's mark.
+
+    Password files are not among them: they are read again by themselves.
+    """
+    tls = config.tls
+    named: dict[Place, str] = {("tls", key): getattr(tls, key) for key in TLS_FILES}
+    named |= {("auth", "ticket_keys", key.id, "file"): key.file for key in config.auth.ticket_keys}
+    named |= {("servers", server.id, "key_file"): server.key_file for server in config.servers}
+    if config.admin.listen:
+        named["admin", "token_file"] = config.admin.token_file
+    return {
+        toml_path(place): (name, file_mark(config.resolve(name)))
+        for place, name in named.items()
+        if name
+    }
+
+
+def rewritten(
+    old: Mapping[str, tuple[str, Mark]], new: Mapping[str, tuple[str, Mark]]
+) -> list[Change]:
+    """The files that were written anew, and have the names that they had."""
+    return [
+        Change(place, _text(name), f"{_text(name)}, written anew")
+        for place, (name, mark) in new.items()
+        if place in old and old[place][0] == name and old[place][1] != mark
     ]
 
 

@@ -17,7 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.config import Config, ServerConfig, load
-from gameproxy.config_changes import Change, changes_between, fixed_changes
+from gameproxy.config_changes import (
+    Change,
+    changes_between,
+    file_marks,
+    fixed_changes,
+    rewritten,
+)
 from gameproxy.config_problems import ConfigError, ConfigurationError, Problem
 
 PATIENCE: Final = 8.0
@@ -65,6 +71,7 @@ class Reloading:
         clock: IReactorTime,
     ) -> None:
         self.config = config
+        self._marks = file_marks(config)
         self._file = file
         self._rooms = rooms
         self._open_ports = open_ports
@@ -91,7 +98,10 @@ class Reloading:
         self._ensure_possible()
         if config is None:
             config = self._read()
-        changes = changes_between(self.config, config)
+        marks = file_marks(
+            config
+        )  # before they are read: what is written meanwhile is news the next time
+        changes = changes_between(self.config, config) + rewritten(self._marks, marks)
         fixed = fixed_changes(self.config, config)
         if fixed:
             raise ConfigError(fixed)
@@ -107,7 +117,7 @@ class Reloading:
         for apply in applies:
             apply()
         opened.use()
-        self.config = config
+        self.config, self._marks = config, marks
         return changes
 
     def _read(self) -> Config:

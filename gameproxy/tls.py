@@ -42,7 +42,7 @@ from gameproxy.certificates import (
 )
 from gameproxy.config import Config
 from gameproxy.config_problems import ConfigurationError, Problem
-from gameproxy.keys import KeyFileError
+from gameproxy.keys import KeyFileError, Mark, file_mark
 from gameproxy.tls_errors import refused_certificate, tls_fault
 
 LOOK_INTERVAL: Final = 60.0
@@ -83,7 +83,7 @@ class Credentials:
     _config: Config
     _names: Mapping[str, str]
     _looked_at: float
-    _marks: list[tuple[int, ...]]
+    _marks: list[Mark]
     _contexts: _Contexts
 
     def __init__(self, config: Config, clock: IReactorTime) -> None:
@@ -348,14 +348,6 @@ def _judge(
     return True
 
 
-def _marks(config: Config) -> list[tuple[int, ...]]:
+def _marks(config: Config) -> list[Mark]:
     """What changes with the files of ``[tls]``, of each."""
-    return [_mark(config.resolve(name)) for name in config.tls.files if name]
-
-
-def _mark(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return [file_mark(config.resolve(name)) for name in config.tls.files if name]

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.protocol import ClientCreator
 from twisted.internet.threads import deferToThread
 
 from tests.commands import run
 from tests.real.crowd import Refused, Town, until
-from tests.real.streams import auth
+from tests.real.rig import Rig
+from tests.real.streams import WELCOME, Stream, auth, pause
 
 GAME = "capacity = 8\nmax_servers = 1"
 DONE = r"configuration was (not )?reloaded"
@@ -215,3 +218,72 @@ async def test_limits_of_those_who_are_there(tmp_path: Path) -> None:
         await town.reload()
         await town.join("fay")
         await town.settled(4)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_kernel(tmp_path: Path, plane: object) -> None:
+    """With a limit on frames those who begin to relay are not handed to the kernel, and keep to it; those who were stay
+    there. Without it again, those who come then are."""
+    limit = '[limits.frames_per_second]\nmode = "enforce"\nrate = 1\nburst = 5\n'
+
+    async def relayed(**wanted: int) -> None:
+        """Until status says so."""
+        while True:
+            _, output, _ = await deferToThread(run, "status", "--json", "--config", str(town.file))
+            by_relay = json.loads(output)["sessions"]["by_relay"]
+            if by_relay == {"transport": 0, "epoll": 0, "sockmap": 0, **wanted}:
+                return
+            await pause(0.1)
+
+    async with Changing(tmp_path, proxy="sockmap_after = 0.1") as town:
+        before = town.file.read_text()
+        ann = await town.join("ann")
+        await relayed(sockmap=1)
+        town.file.write_text(before + limit)
+        assert (await town.reload())[0] == 0
+        bob = await town.join("bob")
+        await relayed(sockmap=1, epoll=1)
+        for _ in range(6):
+            bob.send(b"\x10spam")
+        assert await bob.closed() == "limit_exceeded"
+        for _ in range(10):
+            await ann.echo(b"\x10still here")
+        town.file.write_text(before)
+        assert (await town.reload())[0] == 0
+        await town.join("eve")
+        await relayed(sockmap=2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_comes_in_before_all_is_in_place(tmp_path: Path) -> None:
+    """Who connects to a port that a reload has opened waits with the system until all is in place; when it is given up,
+    he is turned away."""
+    async with Rig(tmp_path) as rig:
+        numbers = [free_port(), free_port()]
+        listen = tuple(f"tcp:{number}:interface=127.0.0.1" for number in numbers)
+        section = rig.proxy._config.proxy_protocol.model_copy(
+            update={"listen": listen, "trusted": ("127.0.0.1",)}
+        )
+        config = rig.proxy._config.model_copy(update={"proxy_protocol": section})
+        for used in (False, True):
+            rig.proxy._doors.prepare(config)()
+            opened = await rig.proxy._doors.open(config)
+            early = await ClientCreator(reactor, Stream, "int32").connectTCP(
+                "127.0.0.1", numbers[0]
+            )
+            early.send_raw(b"PROXY UNKNOWN\r\n")
+            early.send(auth(game="echo"))
+            canary = await rig.join()
+            await canary.echo(b"\x10meanwhile")
+            await rig.leave(canary)
+            assert early.received == b""
+            assert rig.proxy.headers.own == 0
+            if used:
+                opened.use()
+                assert await early.message(WELCOME)
+                await early.echo(b"\x10hello")
+                await rig.leave(early)
+            else:
+                opened.give_up()
+                assert await early.rest() == []
+        (await rig.proxy._doors.open(rig.proxy._config)).use()

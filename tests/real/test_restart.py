@@ -67,9 +67,10 @@ class Activated(Town):
 
 
 @pytest_twisted.ensureDeferred
-async def test_restarts_refuse_no_new_client(tmp_path: Path) -> None:
-    """Who connects while no proxy runs waits, and is let in by the next one, in the game that the last one has started;
-    the kernel refuses nobody. What was said before the next one ran is not lost."""
+async def test_restarts_that_drop_everyone_or_kill_the_game_servers(tmp_path: Path) -> None:
+    """Restarts that drop everyone or kill the game servers: not here. Who connects while no proxy runs waits, and is
+    let in by the next one, in the game that the last one has started; the kernel refuses nobody. What was said before
+    the next one ran is not lost."""
     town = Activated(tmp_path)
     with closing(town.listener), closing(town.told):
         async with town:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ServerFactory
 
+from gameproxy import doors
 from gameproxy.admission import TooFewDescriptors
 from gameproxy.config import ConfigError, parse
 from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import Relays
+from gameproxy.reloading import PATIENCE
 from gameproxy.service import GameProxy
 from tests.authority import Authority
 from tests.unit.test_service import GAME_PORT, SECRET, ServiceTestCase
@@ -185,13 +188,35 @@ class AppliedTests(ReloadTestCase):
         """The files of [tls] are read again whether or not they have other names."""
         proxy = self.running()
         before = proxy._credentials._contexts
-        self.assertEqual(self.reload(proxy), [])
+        authority = Authority()
+        authority.issue("next.example", purpose="server").write(self.folder, "shown")
+        self.assertEqual(
+            self.reload(proxy),
+            [
+                'tls.certificate: "shown.pem" -> "shown.pem", written anew',
+                'tls.key: "shown.key" -> "shown.key", written anew',
+            ],
+        )
         self.assertIsNot(proxy._credentials._contexts, before)
+        self.assertEqual(self.reload(proxy), [])
         self.reload(proxy, ("shown.pem", "new.pem"), ("shown.key", "new.key"))
         names = [
             own.chain[0].subject.rfc4514_string() for _, own in proxy._credentials._contexts.own
         ]
         self.assertIn("new.example", names[0])
+
+    def test_keys(self) -> None:
+        """Keys that were written anew are told, and count; one that is of no use leaves them to be told of later."""
+        proxy = self.running()
+        self.put("s1.key", bytes(range(1, 33)).hex())
+        self.put("web.key", "short")
+        self.assertEqual(list(self.problems(proxy)), ["auth.ticket_keys[0].file"])
+        self.put("web.key", "v" * 40)
+        self.assertEqual(
+            [change.split(":")[0] for change in self.reload(proxy)],
+            ["auth.ticket_keys.web.file", "servers.s1.key_file"],
+        )
+        self.assertEqual(proxy._keys.key_for("s1"), bytes(range(1, 33)))
 
     def test_endpoints_of_a_program(self) -> None:
         """What a program gave in place of [proxy] listen stays, whatever stands there."""
@@ -216,6 +241,62 @@ def ensure_descriptors(sessions: int) -> None:
     """There are enough for a thousand sessions."""
     if sessions > 1000:
         raise TooFewDescriptors("not so many descriptors")
+
+
+class SlowTests(ReloadTestCase):
+    """Ports that take their time"""
+
+    def test_never(self) -> None:
+        """If one does not open in time those that did are closed again; if it does after all, so is that one."""
+        proxy = self.running()
+        opening: list[Deferred[Any]] = []
+
+        class Slow:
+            def listen(self, factory: object) -> Deferred[Any]:
+                opening.append(Deferred())
+                return opening[-1]
+
+        fast = doors.listening_endpoint
+
+        def choose(reactor: Any, description: str) -> Any:
+            return Slow() if description == "slow:1" else fast(reactor, description)
+
+        self.patch(doors, "listening_endpoint", choose)
+        before = self.numbers(proxy)
+        self.edit(('["tcp:7777"]', '["tcp:7777", "tcp:7778", "slow:1"]'))
+        done = proxy.reload()
+        self.settle()
+        self.assertIn(7778, self.taken)
+        self.assertNoResult(done)
+        self.settle(PATIENCE)
+        self.failureResultOf(done, ConfigError)
+        self.assertEqual(self.numbers(proxy), before)
+        self.assertTrue(opening)
+
+    def test_stopped_meanwhile(self) -> None:
+        """A proxy that is stopped while a port is being opened stops, and has no port left."""
+        proxy = self.running()
+        opening: Deferred[Any] = Deferred()
+        self.patch(doors, "listening_endpoint", lambda reactor, description: Late(opening))
+        self.edit(('["tcp:7777"]', '["tcp:7777", "tcp:7778"]'))
+        done = proxy.reload()
+        stopped = proxy.stopService()
+        self.settle()
+        self.assertIsNone(self.successResultOf(stopped))
+        opening.callback(self.reactor.listenTCP(7778, ServerFactory()))
+        self.settle()
+        self.failureResultOf(done, ConfigError)
+        self.assertEqual(self.taken, set())
+
+
+class Late:
+    """An endpoint that listens when a test wants it."""
+
+    def __init__(self, opening: Deferred[Any]) -> None:
+        self._opening = opening
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        return self._opening
 
 
 Break = Callable[["RolledBackTests"], None]
