@@ -18,7 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from tests.authority import Authority
 from tests.real.crash_scenes import Churn, CrashTown
 from tests.real.crowd import PATIENCE, Refused, Visitor
-from tests.real.streams import auth
+from tests.real.streams import StreamEnded, auth
 from tests.real.tls_streams import client_options, folder_of
 
 CLIENTS, CAPACITY, SERVERS, KILLS = 120, 16, 8, 8
@@ -91,13 +91,20 @@ class DoorsTown(CrashTown):
         return visitor
 
     async def turns_away_the_banned(self) -> None:
-        """At every door."""
+        """At every door. Where a handshake takes longer than the second that is left to those who are refused, as on a
+        busy machine, nothing can be told: then he tries again."""
         for door in (PLAIN, TLS, PROXIED):
-            visitor = await self.connect(BANNED, door)
-            visitor.send(auth(name="banned"))
-            with pytest.raises(Refused) as caught:
-                await visitor.welcomed()
-            assert caught.value.code == "banned"
+            told = None
+            while told is None:
+                visitor = await self.connect(BANNED, door)
+                visitor.send(auth(name="banned"))
+                try:
+                    raise AssertionError(f"let in: {await visitor.welcomed()}")
+                except StreamEnded:
+                    continue
+                except Refused as refusal:
+                    told = refusal.code
+            assert told == "banned"
 
     def admitted(self) -> Counter[int]:
         """How many clients game servers have let in, by their door."""
