@@ -222,7 +222,8 @@ def report(result: dict[str, Any], options: argparse.Namespace) -> str:
     lines += [
         "",
         f"{options.rounds} windows of {options.seconds:g} s of each kind in shuffled order; "
-        f"{options.sessions} sessions all the time, as many past the proxy; floods of {CONNECTIONS_A_SECOND} connections a second. "
+        f"{options.sessions} sessions all the time, as many past the proxy; "
+        f"floods of {CONNECTIONS_A_SECOND} connections a second. "
         f"Faults: {result['faults']}. Median foreign load {result['foreign']:.2f} of a core. "
         f"{facts['processor']}, {len(facts['cores'])} cores, Linux {facts['kernel']}, "
         f"Python {facts['python']}, Twisted {facts['twisted']}; "
