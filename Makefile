@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak fuzz test-long test-pythons test-oldest lint docs bench bench-relay bpf dist clean
+.PHONY: demo test soak fuzz test-long test-pythons test-oldest lint docs bench bench-relay bench-floods bpf dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -59,6 +59,10 @@ bench: .venv/test.stamp
 # of each kind, fewer idle sessions.
 bench-relay: .venv/bench.stamp
 	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)
+
+# What 500 sessions notice of floods; nine minutes. SHORT=1: one.
+bench-floods: .venv/test.stamp
+	$(BIN)/python benchmarks/bench_floods.py $(if $(SHORT),--rounds 1 --seconds 3)
 
 # Builds the program that relays in the kernel, which is shipped built. Needs clang (14, for the same bytes),
 # libbpf-dev and bpftool; no path of this machine gets into what is built.

@@ -42,9 +42,9 @@ class Choices:
 
 
 def pieces(stream: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
-    """A stream in pieces."""
-    at, wanted = 0, cycle(sizes)
+    """A stream in pieces; those of a long one are larger, so that it is not long in coming."""
+    at, wanted, scale = 0, cycle(sizes), 1 + len(stream) // 1024
     while at < len(stream):
-        size = next(wanted)
+        size = scale * next(wanted)
         yield stream[at : at + size]
         at += size

@@ -3,6 +3,7 @@ stream makes of it, which is written anew here."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -97,6 +98,7 @@ def _cut_out(stream: bytes, format: FrameFormat, sizes: list[int], most: int) ->
     """A framer gives the bodies that there are, and each as soon as it is whole."""
     walk = Walk.over(stream, format, most)
     whole = [(body, end) for _, body, end in walk.frames if end <= len(stream)]
+    ends = [end for _, end in whole]
     framer, bodies, fed, broken = Framer(format, most), [], 0, False
     for piece in pieces(stream, sizes):
         framer.feed(piece)
@@ -108,16 +110,15 @@ def _cut_out(stream: bytes, format: FrameFormat, sizes: list[int], most: int) ->
             assert framer.pending == 0
         else:
             assert not broken
-            done = whole[len(bodies) - 1][1] if bodies else 0
+            done = ends[len(bodies) - 1] if bodies else 0
             assert framer.pending == fed - done
-            assert len(bodies) == sum(end <= fed for _, end in whole)
+            assert len(bodies) == bisect_right(ends, fed)
     assert bodies == [stream[body:end] for body, end in whole]
     assert broken == walk.is_bad
-    for (begin, _, end), body in zip(walk.frames, bodies, strict=False):
+    for body in {len(body): body for body in bodies}.values():
         if format.smallest <= len(body) <= format.largest:
-            again = Walk.over(format.encode(body), format, most)
-            assert [frame[2] for frame in again.frames] == [len(format.encode(body))]
-            assert end - begin >= len(body)
+            frame = format.encode(body)
+            assert [end for _, _, end in Walk.over(frame, format, most).frames] == [len(frame)]
 
 
 def _cut_out_and_hand_over(

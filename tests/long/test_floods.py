@@ -27,6 +27,8 @@ FLOOD = Path(__file__).with_name("flood.py")
 SECONDS = int(os.environ.get("FLOOD_SECONDS", "20"))
 CONNECTIONS = 500 * SECONDS
 PLAYERS, FRAMES_A_SECOND = 25, 20
+UNDER_WAY = 10
+"""Frames of one player that are not back yet at most: those of half a second."""
 QUIET = 5.0
 """Seconds before the flood, and after it, in which is measured what the rate is without."""
 MEMORY = (1000 + 256) * 20 * 1024
@@ -39,7 +41,8 @@ hundred."""
 
 
 class Player(Visitor):
-    """An honest client: sends numbered frames when they are due, and counts what comes back.
+    """An honest client: sends numbered frames when they are due, unless too many are under way, and counts what comes
+    back. So who is kept waiting plays more slowly.
 
     :ivar back: how many have.
     """
@@ -54,8 +57,8 @@ class Player(Visitor):
         self._plays = True
 
     def send_until(self, number: int) -> None:
-        """Send the frames that are due: the system takes them, read or not."""
-        while self.sent < number:
+        """Send the frames that are due."""
+        while self.sent < min(number, self.back + UNDER_WAY):
             self.send(b"\x10%08d" % self.sent)
             self.sent += 1
 
@@ -127,6 +130,8 @@ class FloodedTown(Town):
             folder,
             f"capacity = {PLAYERS + 5}\nmax_servers = 1",
             1,
+            # In the kernel frames would pass whatever the proxy does.
+            proxy='relay = "epoll"',
             selection=f'[log]\njson_file = "proxy.jsonl"\n{LIMITS}',
         )
 
