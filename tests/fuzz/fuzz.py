@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.fuzz.targets import CORPORA, TARGETS
+from tests.fuzz.targets import CASES, CORPORA, TARGETS
 
 HERE = Path(__file__).parent
 API = "api"
@@ -58,7 +58,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> bool:
     kept.mkdir(parents=True, exist_ok=True)
     output, status = _atheris(
         name,
-        [str(made), str(kept)],
+        [str(made), str(kept), *([str(CASES / name)] if (CASES / name).exists() else [])],
         seconds,
         f"-max_total_time={seconds}",
         f"-artifact_prefix={found}/",
@@ -119,7 +119,7 @@ def ask_the_api(seconds: int) -> bool:
 
 
 def _atheris(name: str, folders: Sequence[str], seconds: float, *options: str) -> tuple[str, int]:
-    command = [sys.executable, str(HERE / "one_target.py"), name, *folders]
+    command = [sys.executable, str(HERE / "one_target.py"), *folders]
     limits = (f"-max_len={LONGEST_INPUT}", f"-timeout={SLOWEST}")
     done = subprocess.run(
         [*command, *limits, *options],
@@ -127,6 +127,7 @@ def _atheris(name: str, folders: Sequence[str], seconds: float, *options: str) -
         stderr=subprocess.STDOUT,
         timeout=seconds + SPARE,
         check=False,
+        env={**os.environ, "FUZZ_TARGET": name},
     )
     return done.stdout.decode("utf-8", "replace"), done.returncode
 

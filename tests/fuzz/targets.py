@@ -17,3 +17,5 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
 }
 CORPORA: Final = Path(__file__).with_name("corpora")
 """For each of them a folder of inputs that reach what there is to reach, as few as do."""
+CASES: Final = Path(__file__).with_name("cases")
+"""For each of them a folder of inputs that somebody has chosen: what was found once, and what a bug would show at."""

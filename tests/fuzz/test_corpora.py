@@ -15,7 +15,7 @@ from gameproxy.framing import Framer, FrameScanner
 from gameproxy.handshake import ProxyHandshake
 from gameproxy.proxied import ProxiedFactory
 from gameproxy.server_side import ServerSide
-from tests.fuzz.targets import CORPORA, TARGETS
+from tests.fuzz.targets import CASES, CORPORA, TARGETS
 
 BUGS: list[tuple[str, Any, str, str, str]] = [
     (
@@ -59,8 +59,9 @@ BUGS: list[tuple[str, Any, str, str, str]] = [
 
 
 def inputs(name: str) -> list[bytes]:
-    """The corpus of a target."""
-    return [path.read_bytes() for path in sorted((CORPORA / name).iterdir())]
+    """The corpus of a target, and its cases."""
+    folders = (CORPORA / name, CASES / name)
+    return [path.read_bytes() for folder in folders for path in sorted(folder.glob("*"))]
 
 
 @pytest.mark.parametrize("name", TARGETS)
