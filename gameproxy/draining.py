@@ -45,7 +45,7 @@ class Drain:
         self._log.info(
             "Draining: {count} sessions may go on for {grace:g} s.",
             count=len(self._sessions),
-            grace=grace,
+            grace=round(grace, 1),
         )
         self._is_over = Deferred()
         longest = LAST_WORDS_TIME + (self._section.stall_timeout if grace else 0.0)

@@ -126,7 +126,7 @@ async def test_another_file(tmp_path: Path) -> None:
         link = tmp_path / "link.toml"
         link.symlink_to(town.file)
         status, *_ = await deferToThread(run, "reload", "--config", str(link))
-        assert status == 0
+        assert status == 0, errors
 
 
 @pytest_twisted.ensureDeferred
@@ -145,15 +145,15 @@ async def test_ports(tmp_path: Path) -> None:
             status, _, errors = await town.reload()
             assert status == 1 and "proxy.listen[2]: " in errors and "in use" in errors
             assert not listens(first)
-        status, *_ = await town.reload()
-        assert status == 0
+        status, _, errors = await town.reload()
+        assert status == 0, errors
         town.ports.append(first)
         await (await town.join("bob", 1)).echo(b"\x10hello")
         kept = f', "tcp:{first}:interface=127.0.0.1"'
         town.edit((listen.format(extra), f'listen = ["tcp:{second}:interface=127.0.0.1"]'))
         assert kept in extra
-        status, *_ = await town.reload()
-        assert status == 0
+        status, _, errors = await town.reload()
+        assert status == 0, errors
         assert [listens(port) for port in (town.ports[0], first, second)] == [False, False, True]
         await ann.echo(b"\x10still here")
 
@@ -171,8 +171,8 @@ async def test_games(tmp_path: Path) -> None:
     async with Changing(tmp_path) as town:
         ann = await town.join("ann")
         town.edit(('name = "crowd"', 'name = "other"'))
-        status, *_ = await town.reload()
-        assert status == 0
+        status, _, errors = await town.reload()
+        assert status == 0, errors
         bob = await town.join("bob")
         await bob.echo(b"\x10hello")
         await ann.echo(b"\x10still here")
@@ -205,8 +205,8 @@ async def test_limits_of_those_who_are_there(tmp_path: Path) -> None:
             ("enforce", 1, "limit_exceeded"),
         ):
             town.file.write_text(before + limit.format(mode, most))
-            status, *_ = await town.reload()
-            assert status == 0
+            status, _, errors = await town.reload()
+            assert status == 0, errors
             assert await town.code("eve") == happens
         counted = await broken()
         assert counted["sessions_per_address_enforce_sessions"] == 2
