@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak test-long test-pythons test-oldest lint docs bench bench-relay bpf dist clean
+.PHONY: demo test soak fuzz test-long test-pythons test-oldest lint docs bench bench-relay bench-floods bpf dist clean
 
 # Shows proxy, farm and an arena with 40 bots, until Ctrl-C or q; FOR=10 for ten seconds.
 demo: .venv/demo.stamp
@@ -20,9 +20,15 @@ test: .venv/test.stamp lint
 test-long: .venv/test.stamp
 	$(BIN)/python -m pytest tests/long
 
-# The simulation at length: all bugs of the zoo, many seeds, and many twice under different hash seeds and on the other
-# Pythons; hours. SHORT=1: three minutes. tests/simulation/soak.py says how to have more or less of each.
-soak: .venv/test.stamp
+# Inputs that are made up, guided by what they reach, at all that reads what strangers send: FUZZ_SECONDS (20) for each of
+# six targets. tests/fuzz/fuzz.py says what else can be asked for.
+fuzz: .venv/fuzz.stamp
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz.py
+
+# Half an hour of fuzzing, and the simulation at length: all bugs of the zoo, many seeds, and many twice under different
+# hash seeds and on the other Pythons; hours. SHORT=1: four minutes. tests/simulation/soak.py says how to have more or less of each.
+soak: .venv/test.stamp .venv/fuzz.stamp
+	$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),$(if $(SHORT),5,300))
 	PYTHONPATH=. PYTHONS="$$(tests/simulation/pythons)" $(if $(SHORT),SOAK_ZOO=0 SOAK_SEEDS=500 SOAK_VERIFY=100 SOAK_PYTHONS=30) \
 		$(BIN)/python tests/simulation/soak.py
 
@@ -53,6 +59,10 @@ bench: .venv/test.stamp
 # of each kind, fewer idle sessions.
 bench-relay: .venv/bench.stamp
 	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)
+
+# What 500 sessions notice of floods; nine minutes. SHORT=1: one.
+bench-floods: .venv/test.stamp
+	$(BIN)/python benchmarks/bench_floods.py $(if $(SHORT),--rounds 1 --seconds 3)
 
 # Builds the program that relays in the kernel, which is shipped built. Needs clang (14, for the same bytes),
 # libbpf-dev and bpftool; no path of this machine gets into what is built.
@@ -88,6 +98,10 @@ clean:
 
 .venv/test.stamp: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/fuzz.stamp: .venv/test.stamp setup.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
 .venv/bench.stamp: .venv/test.stamp benchmarks/requirements.txt

@@ -26,53 +26,21 @@ import relay_plot
 import relay_report
 from programs import HOLD_IN_FLIGHT, Programs
 from relay_figures import PARTS
-from relays import GAMEPROXY, KINDS, NO_PROXY, WORKLOADS, Kind, Relays, Running, Workload
+from relays import (
+    GAMEPROXY,
+    KINDS,
+    NO_PROXY,
+    WORKLOADS,
+    Kind,
+    Load,
+    Relays,
+    Running,
+    Workload,
+)
 
 WARM_UP = 0.15  # seconds between the first frame and the window
 CALM = 1.0  # seconds without work before memory is read
 FEW = 50  # sessions that are open when memory is read first
-
-
-class Load:
-    """A relay_load that has opened its sessions, and does what it is told."""
-
-    def __init__(self, stack: ExitStack, command: Sequence[str], cores: str) -> None:
-        self._process = stack.enter_context(machine.running(command, cores))
-        self.pid = self._process.pid
-        self.opened = self._answer()
-
-    def go(self) -> None:
-        self._say("g")
-
-    def begin(self) -> None:
-        self._say("b")
-        self._line()
-
-    def end(self) -> dict[str, Any]:
-        """What it has measured since :meth:`begin`."""
-        self._say("e")
-        return self._answer()
-
-    def stop(self) -> dict[str, Any]:
-        """Let it close its sessions; what it has sent and got back in all its life."""
-        self._say("s")
-        return self._answer()
-
-    def _say(self, letter: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(letter)
-        self._process.stdin.flush()
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("the load has ended early")
-        return line
-
-    def _answer(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._line())
-        return answer
 
 
 def measure(relays: Relays, running: Running, workload: Workload, seconds: float) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import machine
 from programs import CONFIGURATION, GAME, SERVER, Programs, Proxy
@@ -152,6 +154,48 @@ KINDS = (
     _gameproxy("epoll"),
     _gameproxy("sockmap"),
 )
+
+
+class Load:
+    """A relay_load that has opened its sessions, and does what it is told."""
+
+    def __init__(self, stack: ExitStack, command: Sequence[str], cores: str) -> None:
+        self._process = stack.enter_context(machine.running(command, cores))
+        self.pid = self._process.pid
+        self.opened = self._answer()
+
+    def go(self) -> None:
+        self._say("g")
+
+    def begin(self) -> None:
+        self._say("b")
+        self._line()
+
+    def end(self) -> dict[str, Any]:
+        """What it has measured since :meth:`begin`."""
+        self._say("e")
+        return self._answer()
+
+    def stop(self) -> dict[str, Any]:
+        """Let it close its sessions; what it has sent and got back in all its life."""
+        self._say("s")
+        return self._answer()
+
+    def _say(self, letter: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(letter)
+        self._process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the load has ended early")
+        return line
+
+    def _answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._line())
+        return answer
 
 
 @dataclass(frozen=True)

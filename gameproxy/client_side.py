@@ -146,11 +146,11 @@ class ClientSide:
         self.wire.write(self._dialect.welcome(welcome))
 
     def refuse(self, refusal: Refusal) -> None:
-        self._forget_early()
+        self._forget_all()
         self.wire.end(self._dialect.error(refusal))
 
     def leave(self) -> None:
-        self._forget_early()
+        self._forget_all()
         self.wire.end()
 
     def hand_over(self) -> Side:
@@ -201,6 +201,11 @@ class ClientSide:
             self._early_size += len(data)
             return True
         return False
+
+    def _forget_all(self) -> None:
+        """Keep nothing of what came: in a flood those who are being refused are many."""
+        self._forget_early()
+        self._framer = Framer(self._dialect.format, OWN_FRAME_MAX)
 
     def _forget_early(self) -> None:
         self._all_early.give_back(self._early_size)

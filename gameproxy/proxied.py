@@ -18,6 +18,7 @@ from gameproxy.rare_lines import RareLines
 
 _TOLD_INTERVAL: Final = 60.0
 """Seconds between two lines in the log about the same kind of fault."""
+_BROADCAST: Final = "255.255.255.255"
 
 
 @dataclass
@@ -150,6 +151,12 @@ def _address(host: str) -> IPv4Address | IPv6Address:
     return mapped or address
 
 
+def _is_nobody(host: str) -> bool:
+    """Whether nobody can come from an address: then neither bans nor limits would be of anybody."""
+    address = ip_address(host)
+    return address.is_unspecified or address.is_multicast or host == _BROADCAST
+
+
 class _Expecting(Protocol):
     """A connection whose header is not there yet."""
 
@@ -181,6 +188,10 @@ class _Expecting(Protocol):
         if header is None:
             return
         if header.passed is not None and not self._names_sender(header.passed):
+            if _is_nobody(header.passed.host):
+                counts.bad += 1
+                self._refuse("bad", "its PROXY header names an address that nobody has")
+                return
             counts.passed += 1
             self._hand_over(header, header.rest)
             return

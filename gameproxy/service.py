@@ -348,13 +348,11 @@ class GameProxy(Service):
         proxy = config.proxy
         with naming("proxy.max_sessions"):
             self._host.ensure_descriptors(proxy.max_sessions)
-        with naming("proxy.relay"):
-            relays = self._relays.prepare(proxy, self.limits.relay(config.limits))
 
         def apply() -> None:
             self.sessions.reconfigure(proxy.max_sessions, proxy.max_unauthenticated)
             self.limits.reconfigure(config.limits, self.sessions.let_in())
-            relays()
+            self._relays.reconfigure(proxy, self.limits.relay(config.limits))
 
         return apply
 

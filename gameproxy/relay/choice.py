@@ -21,7 +21,6 @@ from gameproxy.wire import Side
 
 ROOM_MOST: Final = 65_536
 """Most sessions that there is room for in the kernel: its memory is taken at the start. All others are on epoll."""
-_METERED: Final = "Limits on frames and bytes are kept outside the kernel."
 
 
 class PlaneUnavailable(Exception):
@@ -34,8 +33,7 @@ class Relays:
     :param section: names the plane. By ``transport`` all sessions' frames are moved by Twisted's transports; else a
         session is on the epoll plane if that takes both its connections. By ``auto`` the kernel takes it from there
         when it has lived for a time, by ``sockmap`` at once.
-    :param limits: what clients may send. Frames and bytes are counted by what reads them here: with such a limit the
-        kernel takes nothing.
+    :param limits: what clients may send.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
 
@@ -76,9 +74,6 @@ class Relays:
             self._trouble = f"The configuration names {self._section.relay!r}."
         elif self._plane is None or not EpollPlane.works_with(self._reactor):
             self._trouble = "The reactor watches no descriptors."
-        elif self._limits.is_metered:
-            self._trouble = _METERED
-            self._ensure_unmetered(self._section, self._limits)
         elif self._kernel is None:
             try:
                 program = load(min(self._section.max_sessions, ROOM_MOST))
@@ -91,20 +86,9 @@ class Relays:
                 self._kernel = KernelPlane(self._plane, self._reactor, program)
                 self._trouble = None
 
-    def prepare(self, section: ProxyConfig, limits: RelayLimits) -> Callable[[], None]:
-        """See whether sessions can be relayed so from now on; ``relay`` is as it was.
-
-        :return: has those that begin to relay after that do so. What the kernel has it keeps.
-        :raises PlaneUnavailable: they cannot.
-        """
-        self._ensure_unmetered(section, limits)
-
-        def apply() -> None:
-            self._section, self._limits = section, limits
-            if self._kernel is not None:
-                self._trouble = _METERED if limits.is_metered else None
-
-        return apply
+    def reconfigure(self, section: ProxyConfig, limits: RelayLimits) -> None:
+        """Sessions that begin to relay from now on do it so; ``relay`` is as it was."""
+        self._section, self._limits = section, limits
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.
@@ -123,16 +107,10 @@ class Relays:
         plane = self._plane
         if plane is None or not plane.takes(client.wire, server.wire):
             return TransportRelay(client, server, *around)
-        if self._kernel is None or self._limits.is_metered:
+        if self._kernel is None:
             return EpollRelay(plane, client, server, *around)
         after = 0.0 if section.relay == "sockmap" else section.sockmap_after
         return KernelRelay(self._kernel, after, client, server, *around)
-
-    def _ensure_unmetered(self, section: ProxyConfig, limits: RelayLimits) -> None:
-        if section.relay == "sockmap" and limits.is_metered:
-            raise PlaneUnavailable(
-                "'sockmap' keeps no limits on frames and bytes: use 'auto', or turn them off"
-            )
 
     def close(self) -> None:
         """All sessions are over."""

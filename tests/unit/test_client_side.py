@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 from hypothesis import given, settings
@@ -116,6 +117,18 @@ class AuthTests(ClientSideTestCase):
                 self.transport.deliver(AUTH[at : at + size])
             self.assertEqual(self.session.auths, [Auth("guest", name="bob")])
             self.assertEqual(self.session.refusals, [])
+
+    def test_nothing_is_kept_of_who_is_refused(self) -> None:
+        """Whoever has sent much behind what is no AUTH, and is given time to read that, takes no memory meanwhile."""
+        for junk in (INT32.encode(b"\x01{"), INT32.encode(b"\x10"), INT32.encode(b"\x01{}")):
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            self.connect()
+            self.transport.deliver(junk + bytes(1_000_000))
+            self.assertEqual(len(self.session.refusals), 1)
+            self.assertIsNone(self.transport.how)
+            self.assertLess(tracemalloc.get_traced_memory()[0], 100_000)
+            tracemalloc.stop()
 
     def test_what_is_no_auth(self) -> None:
         """Another frame, bad JSON, no frame at all or one that is too large is ``protocol_error``."""
