@@ -99,7 +99,7 @@ async def ask(url: str, folder: Path, seed: int) -> None:
     )
     await program.says(r"(?s)SUMMARY.*\d+ generated.*in \d")
     assert await program.over() == 0, program.output
-    assert "Tested: 9" in program.output, program.output
+    assert "Tested: 10" in program.output, program.output
     status, _ = await deferToThread(fetch, f"{url}/v1/status", "GET", token(folder))
     assert status == 200
 
