@@ -26,8 +26,9 @@ from gameproxy.config_changes import (
 )
 from gameproxy.config_problems import ConfigError, ConfigurationError, Problem
 
-PATIENCE: Final = 8.0
-"""Seconds that a reload may take: less than whoever asks for it at the control socket waits."""
+PORTS_PATIENCE: Final = 3.0
+DATABASE_PATIENCE: Final = 6.0
+"""Seconds that each of these may take; together less than whoever asks at the control socket waits."""
 
 Apply = Callable[[], None]
 """Puts in place what was prepared. It cannot fail."""
@@ -107,7 +108,7 @@ class Reloading:
             raise ConfigError(fixed)
         applies = self._prepare(config)
         opening = Deferred.fromCoroutine(self._open_ports(config))
-        opening.addTimeout(PATIENCE / 2, self._clock, _too_late)
+        opening.addTimeout(PORTS_PATIENCE, self._clock, _too_late)
         opened = await opening
         try:
             await self._tell_database(config)
@@ -146,16 +147,18 @@ class Reloading:
         if config.servers == self.config.servers:
             self._ensure_possible()
             return
+        listing = self._list_servers(config.servers)
+        listing.addTimeout(DATABASE_PATIENCE, self._clock, _no_answer)
         try:
-            await self._list_servers(config.servers)
+            await listing
+            self._ensure_possible()
         except Exception as error:
+            # It may be being stopped, or the database slow, and do it after all: so the others follow.
+            self._list_servers(self.config.servers).addErrback(lambda failure: None)
+            if isinstance(error, ConfigError):
+                raise
             problem = f"the farm's database cannot be told of them: {error}"
             raise ConfigError([("servers", problem)]) from error
-        try:
-            self._ensure_possible()
-        except ConfigError:  # it is being stopped, and nothing follows
-            self._list_servers(self.config.servers).addErrback(lambda failure: None)  # as it can
-            raise
 
     def _log_changes(self, changes: list[Change]) -> list[Change]:
         for change in changes:
@@ -183,3 +186,7 @@ def _problem(line: str) -> Problem:
 
 def _too_late(result: object, seconds: float) -> NoReturn:
     raise ConfigError([("", f"ports were not open within {seconds:g} s")])
+
+
+def _no_answer(result: object, seconds: float) -> NoReturn:
+    raise ConfigError([("servers", f"the farm's database did not take them within {seconds:g} s")])

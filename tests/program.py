@@ -53,12 +53,15 @@ class Program(ProcessProtocol):
         """Press keys at its terminal, or write to its input."""
         self.transport.write(keys)
 
-    def says(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Fires when the output has something that matches; fails when it ends before, or it takes too long."""
+    def says(self, pattern: str, within: float = PATIENCE) -> Deferred[re.Match[str]]:
+        """Fires when the output has something that matches; fails when it ends before, or it takes too long.
+
+        :param within: seconds.
+        """
         found: Deferred[re.Match[str]] = Deferred()
         self._awaited = (re.compile(pattern), found)
         self._look()
-        return found.addTimeout(PATIENCE, reactor, self._too_late)
+        return found.addTimeout(within, reactor, self._too_late)
 
     def end(self, signal: str = "TERM") -> Deferred[int]:
         """Send it a signal, if it runs; fires with the exit status."""

@@ -242,6 +242,7 @@ async def test_the_kernel(tmp_path: Path, plane: object) -> None:
         town.file.write_text(before + limit)
         assert (await town.reload())[0] == 0
         bob = await town.join("bob")
+        await pause(1.0)  # in which he would be handed over
         await relayed(sockmap=1, epoll=1)
         for _ in range(6):
             bob.send(b"\x10spam")

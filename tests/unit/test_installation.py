@@ -110,6 +110,19 @@ def test_bounds() -> None:
     assert "PrivateTmp" not in service  # systemd would empty it under the game servers
 
 
+def test_walls() -> None:
+    """The service can gain nothing, and writes where it has something to write alone; the capabilities that the kernel
+    relay needs are in the drop-in, and no others."""
+    service = unit("gameproxy.service")["Service"]
+    walls = ("NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "StateDirectory")
+    assert [service[key] for key in walls] == ["yes", "strict", "", "gameproxy"]
+    assert "ReadWritePaths" not in service and "AmbientCapabilities" not in service
+    kernel = unit("gameproxy-kernel.conf")["Service"]
+    needed = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
+    assert kernel["AmbientCapabilities"].split() == needed
+    assert kernel["CapabilityBoundingSet"].split() == needed
+
+
 def test_commands() -> None:
     """What the units and the image run is a command line of ours, with one configuration."""
     service = unit("gameproxy.service")["Service"]

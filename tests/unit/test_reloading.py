@@ -14,9 +14,10 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from gameproxy import control
 from gameproxy.config import AuthConfig, Config, ConfigError, ServerConfig
 from gameproxy.config_problems import ConfigurationError
-from gameproxy.reloading import PATIENCE, Reloading
+from gameproxy.reloading import DATABASE_PATIENCE, PORTS_PATIENCE, Reloading
 
 ONE = ServerConfig(id="s1", game="go", host="192.0.2.1", port=1, capacity=1)
 BEFORE = Config(servers=(ONE,))
@@ -149,11 +150,15 @@ class ReloadingTests(SynchronousTestCase):
         """They are waited for only so long."""
         world = World(opening=Deferred())
         done = world.reloading.reload(AFTER)
-        world.clock.advance(PATIENCE / 2 - 0.1)
+        world.clock.advance(PORTS_PATIENCE - 0.1)
         self.assertNoResult(done)
         world.clock.advance(0.2)
         self.failureResultOf(done, ConfigError)
         self.assertEqual(world.done, [])
+
+    def test_patience(self) -> None:
+        """Whoever asks at the control socket hears what came of it."""
+        self.assertLess(PORTS_PATIENCE + DATABASE_PATIENCE, control.PATIENCE)
 
     def test_one_after_the_other(self) -> None:
         """A reload that is asked for during another begins when that is over; it sees what that has changed. Who stops

@@ -19,7 +19,7 @@ from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import Relays
-from gameproxy.reloading import PATIENCE
+from gameproxy.reloading import DATABASE_PATIENCE, PORTS_PATIENCE
 from gameproxy.service import GameProxy
 from tests.authority import Authority
 from tests.unit.test_service import GAME_PORT, SECRET, ServiceTestCase
@@ -268,10 +268,32 @@ class SlowTests(ReloadTestCase):
         self.settle()
         self.assertIn(7778, self.taken)
         self.assertNoResult(done)
-        self.settle(PATIENCE)
+        self.settle(PORTS_PATIENCE)
         self.failureResultOf(done, ConfigError)
         self.assertEqual(self.numbers(proxy), before)
         self.assertTrue(opening)
+
+    def test_database_that_hangs(self) -> None:
+        """It is waited for only so long; when it has done it after all, that is undone."""
+        proxy = self.running()
+        threads = self.reactor.threads
+        self.edit(("capacity = 10", "capacity = 20"))
+        threads.held = True
+        done = proxy.reload()
+        self.settle()
+        self.assertNoResult(done)
+        self.settle(DATABASE_PATIENCE)
+        error: Any = self.failureResultOf(done, ConfigError).value
+        self.assertIn("within 6 s", str(error))
+        threads.held = False
+        threads.run()
+        self.settle()
+        (server,) = self.successResultOf(self.later(proxy.farm.servers()))
+        self.assertEqual((server["id"], server["capacity"]), ("s1", 10))
+
+    def later(self, result: Any) -> Any:
+        self.settle()
+        return result
 
     def test_stopped_meanwhile(self) -> None:
         """A proxy that is stopped while a port is being opened stops, and has no port left."""
