@@ -222,7 +222,8 @@ async def test_limits_since(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_the_kernel(tmp_path: Path, plane: object) -> None:
-    """With a limit on frames those who begin to relay keep to it, in the kernel too; those who were there do not."""
+    """With a limit on frames those who begin to relay keep to it, in the kernel too; those who relayed there before do
+    not, and stay there. Without it again, those who come then may send what they like."""
     limit = '[limits.frames_per_second]\nmode = "enforce"\nrate = 1\nburst = 5\n'
 
     async def relayed(**wanted: int) -> None:
@@ -245,9 +246,13 @@ async def test_the_kernel(tmp_path: Path, plane: object) -> None:
         for _ in range(6):
             bob.send(b"\x10spam")
         assert await bob.closed() == "limit_exceeded"
+        town.file.write_text(before)
+        assert (await town.reload())[0] == 0
+        eve = await town.join("eve")
+        await relayed(sockmap=2)
         for _ in range(10):
             await ann.echo(b"\x10still here")
-        await relayed(sockmap=1)
+            await eve.echo(b"\x10hello")
 
 
 @pytest_twisted.ensureDeferred

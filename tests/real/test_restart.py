@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 
 from tests.program import Program
@@ -24,15 +25,20 @@ LAUNCHER = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gameproxy.socket exec "$0"
 class Activated(Town):
     """A farm whose port stays open while its proxy does not run.
 
+    :param domain: ``INET``, or ``INET6`` for a port of both.
     :ivar told: what the proxy has told the one who started it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, domain: str = "INET") -> None:
         super().__init__(folder, GAME, proxies=0)
         file = folder / "gameproxy.toml"
-        listen = '"systemd:domain=INET:index=0"'
+        listen = f'"systemd:domain={domain}:index=0"'
         file.write_text(file.read_text().replace('"tcp:0:interface=127.0.0.1"', listen))
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        if domain == "INET6":
+            family = socket.AF_INET6
+            self.listener = socket.create_server(("::", 0), family=family, dualstack_ipv6=True)
+        else:
+            self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.ports.append(self.listener.getsockname()[1])
         self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.told.bind(str(folder / "notify"))
@@ -134,6 +140,18 @@ async def plays(visitor: Visitor) -> bool:
         return True
     assert (body[0], json.loads(body[1:])["code"]) == (CLOSE, "draining")
     return False
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest_twisted.ensureDeferred
+async def test_a_port_for_both(tmp_path: Path) -> None:
+    """Whoever comes by IPv4 to a port of IPv6 has an address of IPv4, for bans and limits."""
+    town = Activated(tmp_path, "INET6")
+    with closing(town.listener), closing(town.told):
+        async with town:
+            await town.start()
+            await (await town.join("ann")).echo(b"\x10hello")
+            assert town.query("SELECT address FROM slots") == [("127.0.0.1",)]
 
 
 @pytest_twisted.ensureDeferred

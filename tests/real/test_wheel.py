@@ -126,7 +126,8 @@ def test_metadata(built: Distributions) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["Summary"]
     assert metadata["Keywords"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"arena", "test", "docs", "release"}
+    extras = {"arena", "test", "fuzz", "docs", "release"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     pythons = [text for text in metadata.get_all("Classifier", []) if "Python :: 3." in text]
     assert [text.rpartition(" ")[2] for text in pythons] == ["3.11", "3.12", "3.13"]
 

@@ -236,7 +236,7 @@ class Documentation(CommandTestCase):
         section = page.split("## Commands")[1].split("### ")[0]
         cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
         typed = re.findall("`(.*?)`", " ".join(cells))
-        self.assertEqual(len(typed), 12)
+        self.assertEqual(len(typed), 13)
         for text in typed:
             words = text.replace("[player]", "player").replace("ADDRESS", "10.0.0.0/8").split()
             self.assertIn("no such database", self.fails(*words))
