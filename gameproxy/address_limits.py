@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -31,15 +32,30 @@ class AddressLimits:
 
     def __init__(self, section: LimitsConfig, clock: IReactorTime, counts: LimitCounts) -> None:
         self.counts = counts
-        connections, sessions = section.connections_per_second, section.sessions_per_address
-        self._refuses_connections = connections.mode == "enforce"
+        self._time = SteadyTime(clock)
         self._throttle: Throttle | None = None
-        if connections.mode != "off":
-            rate, burst = connections.needed_rate, connections.allowed_burst
-            self._throttle = Throttle(SteadyTime(clock), rate, burst)
-        self._refuses_sessions = sessions.mode == "enforce"
-        self._most = None if sessions.mode == "off" else int(sessions.needed_rate)
+        self._pace: tuple[float, float] | None = None
         self._sessions: dict[str, dict[str, Session]] = {}
+        self.reconfigure(section, ())
+
+    def reconfigure(self, section: LimitsConfig, sessions: Iterable[Session]) -> None:
+        """Go on with other limits. Where rate and burst are the same nobody is forgiven what he owes.
+
+        :param sessions: that were let in and are not over, in the order in which they came.
+        """
+        connections, most = section.connections_per_second, section.sessions_per_address
+        self._refuses_connections = connections.mode == "enforce"
+        pace = None
+        if connections.mode != "off":
+            pace = connections.needed_rate, connections.allowed_burst
+        if pace != self._pace:
+            self._throttle = None if pace is None else Throttle(self._time, *pace)
+            self._pace = pace
+        self._refuses_sessions = most.mode == "enforce"
+        self._most = None if most.mode == "off" else int(most.needed_rate)
+        self._sessions.clear()
+        for session in sessions:
+            self.enter(session)
 
     def refusal(self, address: str) -> Refusal | None:
         """Why one more connection from an address must end at once, or ``None``. It is counted as one."""

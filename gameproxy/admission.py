@@ -37,11 +37,20 @@ class Admission:
         self._expected = 0
         self._addresses = addresses
 
+    def reconfigure(self, max_sessions: int, max_unauthenticated: int) -> None:
+        """Go on with other bounds; who is there may stay."""
+        self._max_sessions = max_sessions
+        self._max_unauthenticated = max_unauthenticated
+
     def __len__(self) -> int:
         return len(self._sessions)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._sessions.values()))
+
+    def let_in(self) -> list[Session]:
+        """Those that are not being told that they must end at once."""
+        return [one for id, one in self._sessions.items() if id not in self._refused]
 
     def get(self, session: str) -> Session | None:
         """The session with this id, if it is not over."""

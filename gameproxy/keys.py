@@ -27,6 +27,10 @@ _FILE_MAX: Final = 65_536
 _log = Logger()
 
 
+Mark = tuple[int, ...]
+"""What changes when a file is written or replaced; empty while there is none."""
+
+
 class KeyFileError(Exception):
     """A key file cannot be used. The text says why, and holds nothing of what is in it."""
 
@@ -126,6 +130,15 @@ def read_file(path: Path, largest: int = _FILE_MAX) -> tuple[bytes, int]:
     if len(data) > largest:
         raise KeyFileError("is too large for what it should be")
     return data, mode
+
+
+def file_mark(path: Path) -> Mark:
+    """The mark of a file as it is now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def read_private(path: Path) -> bytes:

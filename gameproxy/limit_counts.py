@@ -25,17 +25,27 @@ class LimitCounts:
     """
 
     def __init__(self, modes: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        self.modes = {name: mode for name, mode in dict(modes).items() if mode != "off"}
-        self.sessions = dict.fromkeys(self.modes, 0)
-        self.units = dict.fromkeys(self.modes, 0)
+        self.modes: dict[str, str] = {}
+        self.sessions: dict[str, int] = {}
+        self.units: dict[str, int] = {}
+        self.reconfigure(modes)
+
+    def reconfigure(self, modes: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
+        """Go on with other modes: a limit whose mode has changed is counted from 0."""
+        before, self.modes = self.modes, {n: m for n, m in dict(modes).items() if m != "off"}
+        for counts in (self.sessions, self.units):
+            kept = {name: counts[name] for name in counts if before[name] == self.modes.get(name)}
+            counts.clear()
+            counts.update({name: kept.get(name, 0) for name in self.modes})
 
     def count(self, name: str, units: int = 1, *, is_first: bool = True) -> None:
         """There was too much of something.
 
         :param is_first: whether that is the first time for its session.
         """
-        self.sessions[name] += is_first
-        self.units[name] += units
+        if name in self.modes:  # else it is a session's that began before it was turned off
+            self.sessions[name] += is_first
+            self.units[name] += units
 
     def numbers(self) -> dict[str, int]:
         """All of them, under names such as ``frames_per_second_dry_run_units``."""

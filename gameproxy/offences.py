@@ -46,6 +46,10 @@ class Offences:
         self._time = SteadyTime(clock)
         self._offenders: dict[tuple[str, str], _Offender] = {}
 
+    def reconfigure(self, section: LimitsConfig) -> None:
+        """Go on with other sentences; what was committed before counts still."""
+        self._section = section
+
     def __len__(self) -> int:
         return len(self._offenders)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeVar
+from pathlib import Path
+from typing import Final, NoReturn, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -12,6 +13,9 @@ from twisted.python.failure import Failure
 
 from gameproxy import subjects
 from gameproxy.admission import Admission
+from gameproxy.config import ConfigError
+from gameproxy.config_changes import Change
+from gameproxy.draining import Drain
 from gameproxy.farm import GameFarm, StoreError, StoreUnavailable, orders, reports
 from gameproxy.metrics import by_relay, by_state
 from gameproxy.reasons import CloseReason, Refusal
@@ -19,6 +23,26 @@ from gameproxy.subjects import Subject
 
 T = TypeVar("T")
 Document = dict[str, object]
+TOLD_MAX: Final = 50
+"""Most changes or problems of a reload that one answer tells; the log tells all."""
+PROBLEM_MAX: Final = 300
+"""Most characters of each of their parts."""
+
+
+class Life(Protocol):
+    """A running proxy, as its operators see it.
+
+    :ivar file: what it reads its configuration from, if that is a file.
+    :ivar hindrance: why it serves no new clients, in a word or two; empty when it does.
+    :ivar drain: set while it is being stopped.
+    """
+
+    file: Path | None
+    hindrance: str
+    drain: Drain | None
+
+    def reload(self) -> Deferred[list[Change]]:
+        """Go on with what its file says now; fails with ConfigError."""
 
 
 class Operators:
@@ -27,6 +51,7 @@ class Operators:
 
     :param sessions: those of this proxy.
     :param relay: what it says of its relays.
+    :param life: the proxy.
     """
 
     def __init__(
@@ -35,14 +60,17 @@ class Operators:
         farm: GameFarm,
         relay: Callable[[], Mapping[str, str]],
         clock: IReactorTime,
+        life: Life,
     ) -> None:
         self._sessions = sessions
         self._farm = farm
         self._relay = relay
         self._clock = clock
+        self._life = life
 
     def answer(self, request: Mapping[str, object]) -> Deferred[Document]:
-        """Answer ``{"ask": "status"}``, ``{"ask": "start", "game"}`` or ``{"ask": "stop", "server"}``.
+        """Answer ``{"ask": "status"}``, ``{"ask": "start", "game"}``, ``{"ask": "stop", "server"}`` or ``{"ask":
+        "reload", "file"}``.
 
         :return: fires with the answer; fails with Refusal.
         :raises Refusal: it is none of these.
@@ -55,6 +83,8 @@ class Operators:
             case {"ask": "stop", "server": str(server)}:
                 stopped = self._farm.stop_server(server)
                 return stopped.addCallbacks(lambda done: {"stopped": done}, _unavailable)
+            case {"ask": "reload", "file": str(file)}:
+                return self._reload_of(Path(file))
         raise Refusal(CloseReason.PROTOCOL_ERROR, "This proxy does not know such a request.")
 
     def own_status(self) -> Document:
@@ -62,6 +92,8 @@ class Operators:
         return {
             "proxy": self._farm.proxy,
             "pid": os.getpid(),
+            "state": self._life.hindrance or "serving",
+            "drain": self._drain(),
             "sessions": {
                 "total": len(self._sessions),
                 "by_state": by_state(self._sessions),
@@ -75,6 +107,25 @@ class Operators:
         """That, and how the farm stands."""
         farm = self._asked(self._farm.read(reports.farm_status))
         return farm.addCallback(lambda found: self.own_status() | found.document())
+
+    def reload(self) -> Deferred[Document]:
+        """Have the proxy go on with what its configuration file says now.
+
+        :return: fires with ``reloaded``, whether it does; ``changes``, what is different; and ``problems``, why not.
+        """
+        return self._life.reload().addCallbacks(_reloaded, _not_reloaded)
+
+    def _reload_of(self, file: Path) -> Deferred[Document]:
+        own = self._life.file
+        if own is None or not own.exists() or not file.exists() or not own.samefile(file):
+            return succeed({"reloaded": None, "file": None if own is None else str(own)})
+        return self.reload()
+
+    def _drain(self) -> Document | None:
+        drain = self._life.drain
+        if drain is None:
+            return None
+        return {"since": drain.since, "ends_at": drain.ends_at, "sessions": len(self._sessions)}
 
     def servers(self, limit: int, offset: int) -> Deferred[Document]:
         """Game servers that are not closed, so many after the first ``offset``, and the farm's sums."""
@@ -142,6 +193,27 @@ def _done(count: int, subject: Subject, trouble: str, name: str = "") -> Documen
         raise orders.OrderFailed(f"{subject.kind} {subject.name}: {trouble}", missing=True)
     done: Document = {"kind": subject.kind, "subject": subject.name}
     return done | {name: count} if name else done
+
+
+def _reloaded(changes: list[Change]) -> Document:
+    """As much of it as an answer has room for."""
+    told = [{"place": one.place, "from": one.before, "to": one.after} for one in changes[:TOLD_MAX]]
+    return {"reloaded": True, "changes": told, "problems": [], "left_out": len(changes[TOLD_MAX:])}
+
+
+def _not_reloaded(failure: Failure) -> Document:
+    failure.trap(ConfigError)
+    problems = cast(ConfigError, failure.value).problems
+    told = [
+        {"place": place[:PROBLEM_MAX], "problem": problem[:PROBLEM_MAX]}
+        for place, problem in problems[:TOLD_MAX]
+    ]
+    return {
+        "reloaded": False,
+        "changes": [],
+        "problems": told,
+        "left_out": len(problems[TOLD_MAX:]),
+    }
 
 
 def _unavailable(failure: Failure) -> NoReturn:

@@ -88,6 +88,17 @@ class ProxiedFactory(ServerFactory):
         self._rare = RareLines(clock, _TOLD_INTERVAL)
         self._waiting: dict[_Expecting, None] = {}
 
+    def reconfigure(
+        self,
+        trusted: Sequence[IPv4Network | IPv6Network],
+        timeout: float,
+        wrapped: IProtocolFactory,
+    ) -> None:
+        """Go on with others; connections whose header is awaited have the factory that is there when it comes."""
+        self._trusted = trusted
+        self.timeout = timeout
+        self.wrapped = wrapped
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         host = getattr(addr, "host", "")
         if not self._trusts(host):

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
 from twisted.application.service import Service
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gameproxy.admin import Watch
-from gameproxy.admission import Admission, TooFewDescriptors
-from gameproxy.auth import CredAuthenticator, HashingThreads, PasswordFileError, build_portal
-from gameproxy.auth.tickets import VerifyingKey
+from gameproxy.admission import Admission
+from gameproxy.auth import HashingThreads
 from gameproxy.client_side import ClientSide, EarlyBytes, idle_time
 from gameproxy.config import Config
+from gameproxy.config_changes import Change
 from gameproxy.config_problems import ConfigurationError as ConfigurationError
 from gameproxy.control import ControlSocket
 from gameproxy.dialect import Dialect
 from gameproxy.doors import Doors
+from gameproxy.draining import Drain
 from gameproxy.farm import FarmStore, GameFarm, GameServerStarter
 from gameproxy.farm.selection import Selector
-from gameproxy.handshake import derive_server_key
 from gameproxy.host import Host
 from gameproxy.interfaces import (
     Attempt,
@@ -42,25 +41,24 @@ from gameproxy.interfaces import (
     SessionRecord,
     Slot,
 )
-from gameproxy.keys import KeyFileError, read_key_file, read_secret, read_ticket_key
+from gameproxy.key_ring import KeyRing
 from gameproxy.limits import Limits
 from gameproxy.listening import address_of, raise_now
+from gameproxy.logins import Logins
 from gameproxy.metrics import Metrics
+from gameproxy.naming import naming
 from gameproxy.operators import Operators
 from gameproxy.phases import Phase
-from gameproxy.reasons import CloseReason, Refusal
-from gameproxy.relay import PlaneUnavailable, Relays
+from gameproxy.reasons import Refusal
+from gameproxy.relay import Relays
+from gameproxy.reloading import Reloading
 from gameproxy.server_side import Dialling, ServerSide
 from gameproxy.session import Session
 from gameproxy.session_log import SessionLog
-from gameproxy.tls import Credentials, CredentialsError
+from gameproxy.tls import Credentials
 from gameproxy.wire import Side, Wire
 
 SESSION_ID_BYTES: Final = 16
-KEYS_KEPT: Final = 1024
-"""Derived keys of game servers that are kept: each session needs one."""
-LAST_WORDS_TIME: Final = 5.0
-"""Seconds, beyond ``stall_timeout``, in which all connections are ended when the grace of a drain is over."""
 
 
 class GameProxy(Service):
@@ -78,9 +76,10 @@ class GameProxy(Service):
     :param entropy: gives random bytes.
     :param host: the machine that it runs on, if that is not this one.
     :param control: whether operators' commands may ask this proxy, at a UNIX socket beside the database.
+    :param file: the file that the configuration was read from; a reload reads it again.
     :ivar started: fires when clients are served; fails when the farm cannot be opened, or an endpoint fails late.
-    :ivar ports: where it listens, once it is started.
     :ivar limits: what clients may do, and how often they did more.
+    :ivar drain: how it is being stopped; ``None`` while it is not.
     :ivar headers: what has come to the ports of ``[proxy_protocol]``: a :class:`~gameproxy.proxied.HeaderCounts`.
     :ivar hindrance: why no new clients are served, in a word; empty when they are.
     :raises ConfigurationError: a file that the configuration names cannot be used.
@@ -101,9 +100,11 @@ class GameProxy(Service):
         entropy: Entropy = os.urandom,
         host: Host | None = None,
         control: bool = True,
+        file: Path | None = None,
     ) -> None:
         self.started: Deferred[None] = Deferred()
-        self.ports: list[IListeningPort] = []
+        self.file = file
+        self.drain: Drain | None = None
         self.hindrance = "starting"
         self.metrics = Metrics()
         self.clock = reactor
@@ -126,22 +127,15 @@ class GameProxy(Service):
         self._hashing = HashingThreads(reactor, self._host.password_threads)
         self._listening: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
-        self._drained: Deferred[None] | None = None
-        secret, keys = self._read_keys()
-        with _naming():
-            self._credentials = Credentials(config, reactor)
+        self._keys = KeyRing(config, entropy)
+        self._credentials = Credentials(config, reactor)
         self._doors = Doors(
             config, reactor, self.sessions, self._credentials, self._has_room, self._accept
         )
         self.headers = self._doors.headers
-        self._portal = portal or self._build_portal(checkers)
         disturbs = self._host.disturbs
-        self.authenticator = CredAuthenticator(
-            self._portal,
-            reactor,
-            password_without_tls=config.auth.password_without_tls,
-            disturbs=disturbs,
-        )
+        self._logins = Logins(config, reactor, portal, checkers, self._hashing.run, disturbs)
+        self.authenticator = self._logins.authenticator
         self._dialling = Dialling(
             reactor=reactor,
             entropy=entropy,
@@ -153,16 +147,38 @@ class GameProxy(Service):
             disturbs=disturbs,
             secure=self._credentials.towards,
         )
-        with _naming("proxy.relay"):
-            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs, self.limits.relay)
-        derived = lru_cache(KEYS_KEPT)(partial(derive_server_key, secret))
-        self.farm = self._open_farm(lambda id: keys.get(id) or derived(id))
+        with naming("proxy.relay"):
+            limits = self.limits.relay(config.limits)
+            self._relays = Relays(config.proxy, reactor, self._dialect, disturbs, limits)
+        self.farm = self._open_farm()
         self._control: ControlSocket | None = None
-        operators = Operators(self.sessions, self.farm, self._relays.state, reactor)
+        operators = Operators(self.sessions, self.farm, self._relays.state, reactor, self)
         if control:
             database = config.database_path
             self._control = ControlSocket(reactor, database, self.farm.proxy, operators.answer)
         self._watch = Watch(config, reactor, entropy, self, operators)
+        self._reloading = Reloading(
+            config,
+            file,
+            (
+                self._keys.prepare,
+                self._credentials.prepare,
+                self._logins.prepare,
+                self._prepare_bounds,
+                self._doors.prepare,
+                self._watch.prepare,
+                self._prepare_rest,
+            ),
+            self._doors.open,
+            self.farm.list_servers,
+            lambda: self.hindrance,
+            reactor,
+        )
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """Where it listens, once it is started."""
+        return self._doors.ports
 
     # The service's life
 
@@ -174,15 +190,12 @@ class GameProxy(Service):
         """
         if self._listening:
             return
-        try:
+        with naming("proxy.max_sessions"):
             self._host.ensure_descriptors(self._config.proxy.max_sessions)
-        except TooFewDescriptors as error:
-            raise ConfigurationError(f"proxy.max_sessions: {error}") from error
-        with _naming("proxy.relay"):
+        with naming("proxy.relay"):
             self._relays.load()
         try:
-            for opening in self._doors.listen(self._endpoints):
-                self._listening.append(opening.addCallback(self.ports.append))
+            self._listening.extend(self._doors.listen(self._endpoints))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         self._listening.append(self._watch.start())
@@ -213,8 +226,20 @@ class GameProxy(Service):
 
         :raises ConfigurationError: one cannot be used; then all is as before.
         """
-        with _naming():
-            self._credentials.reload()
+        self._credentials.reload()
+
+    def reload(self, config: Config | None = None) -> Deferred[list[Change]]:
+        """Go on with a changed configuration, or, where anything of it cannot be, as before. No session is ended.
+
+        :param config: ``None``: what stands in ``file`` now.
+        :return: fires with what has changed; fails with :class:`~gameproxy.config.ConfigError`, and then nothing has.
+        """
+        return self._reloading.reload(config)
+
+    def hasten(self) -> None:
+        """End the sessions that are left of a proxy that is being stopped, as if its grace were over."""
+        if self.drain is not None:
+            self.drain.hasten()
 
     def stopService(self) -> Deferred[None]:
         """Drain: listen no more, let sessions go on for ``drain_grace`` seconds, end those that are left, and let go of
@@ -224,20 +249,19 @@ class GameProxy(Service):
         """
         super().stopService()
         self.hindrance = "draining"
-        if self._stopped is None:
-            self._stopped = Deferred.fromCoroutine(self._stop())
+        if self.drain is None:
+            self.drain = Drain(self.sessions, self._config.proxy, self._reactor)
+            self._stopped = Deferred.fromCoroutine(self._stop(self.drain))
+        assert self._stopped is not None
         told: Deferred[None] = Deferred()
         self._stopped.chainDeferred(told)
         return told
 
-    async def _stop(self) -> None:
+    async def _stop(self, drain: Drain) -> None:
         for listening in self._listening:
             listening.cancel()
-        closing = [maybeDeferred(port.stopListening) for port in self.ports]
-        await gatherResults([one.addErrback(self._log_failure) for one in closing])
-        self.ports.clear()
-        if self.sessions:
-            await self._drain()
+        await gatherResults(self._doors.close())
+        await drain.wait()
         self._relays.close()
         if self._control is not None:
             self._control.close()
@@ -245,30 +269,6 @@ class GameProxy(Service):
         await self._hashing.stop()
         self._session_log.flush()
         await self._watch.stop()
-
-    async def _drain(self) -> None:
-        """Wait until there are no sessions; end them when the grace is over."""
-        grace = self._config.proxy.drain_grace
-        self.log.info(
-            "Draining: {count} sessions may go on for {grace} s.",
-            count=len(self.sessions),
-            grace=grace,
-        )
-        ending = self._reactor.callLater(grace, self._end_all)
-        self._drained = Deferred()
-        longest = grace + self._config.proxy.stall_timeout + LAST_WORDS_TIME
-        self._drained.addTimeout(longest, self._reactor, self._give_up)
-        await self._drained
-        if ending.active():
-            ending.cancel()
-
-    def _end_all(self) -> None:
-        for session in self.sessions:
-            session.inputs.end(Refusal(CloseReason.DRAINING))
-
-    def _give_up(self, result: object, timeout: float) -> None:
-        """Somebody takes what was written to it, but so slowly that it would never end."""
-        self.log.warn("{count} sessions are left when draining ends.", count=len(self.sessions))
 
     def _has_started(self, _: object) -> None:
         self.log.info(
@@ -282,13 +282,9 @@ class GameProxy(Service):
 
     def _not_started(self, failure: Failure) -> None:
         if self.running:  # on: nobody can be served without a farm
-            for port in self.ports:
-                maybeDeferred(port.stopListening).addErrback(self._log_failure)
+            self._doors.close()
         cause = failure.value
         self.started.errback(cause.subFailure if isinstance(cause, FirstError) else failure)
-
-    def _log_failure(self, failure: Failure) -> None:
-        self.log.failure("While stopping", failure)
 
     # What its sessions need (gameproxy.interfaces.Surroundings)
 
@@ -316,8 +312,8 @@ class GameProxy(Service):
         self._session_log.ended(record)
         if self._on_session_end is not None:
             self._session_log.tell(self._on_session_end, record)
-        if self._drained is not None and not self._drained.called and not self.sessions:
-            self._drained.callback(None)
+        if self.drain is not None:
+            self.drain.session_ended()
 
     def _has_room(self) -> bool:
         if self.sessions.has_room():
@@ -347,45 +343,40 @@ class GameProxy(Service):
 
     # What the configuration names, made
 
-    def _read_keys(self) -> tuple[bytes, dict[str, bytes]]:
-        config = self._config
-        with _naming("proxy.secret_file", config.secret_path):
-            secret = read_secret(config.secret_path, self._entropy)
-        keys = {}
-        for index, server in enumerate(config.servers):
-            if server.key_file:
-                file = config.resolve(server.key_file)
-                with _naming(f"servers[{index}].key_file", file):
-                    keys[server.id] = read_key_file(file)
-        return secret, keys
+    def _prepare_bounds(self, config: Config) -> Callable[[], None]:
+        """``[limits]``, and what else bounds sessions and relays."""
+        proxy = config.proxy
+        with naming("proxy.max_sessions"):
+            self._host.ensure_descriptors(proxy.max_sessions)
 
-    def _read_ticket_keys(self) -> Mapping[str, tuple[str, VerifyingKey]]:
-        keys = {}
-        for index, key in enumerate(self._config.auth.ticket_keys):
-            file = self._config.resolve(key.file)
-            with _naming(f"auth.ticket_keys[{index}].file", file):
-                keys[key.id] = key.algorithm, read_ticket_key(file, key.algorithm)
-        return keys
+        def apply() -> None:
+            self.sessions.reconfigure(proxy.max_sessions, proxy.max_unauthenticated)
+            self.limits.reconfigure(config.limits, self.sessions.let_in())
+            self._relays.reconfigure(proxy, self.limits.relay(config.limits))
 
-    def _build_portal(self, checkers: Iterable[ICredentialsChecker]) -> Portal:
-        config = self._config
-        auth = config.auth
-        if config.dialect.client == "plain":
-            auth = auth.model_copy(update={"guests": True})  # a client can be nothing else
-        ticket_keys = self._read_ticket_keys()
-        with _naming("auth.password_file", config.resolve(auth.password_file)):
-            return build_portal(
-                auth,
-                self._reactor,
-                self._hashing.run,
-                folder=config.folder,
-                ticket_keys=ticket_keys,
-                extra_checkers=checkers,
+        return apply
+
+    def _prepare_rest(self, config: Config) -> Callable[[], None]:
+        """What can always be as the configuration says. After all else: the farm looks at once whom it can serve."""
+
+        def apply() -> None:
+            self._config = config
+            self.games = config.game_names
+            self.auth_timeout = config.auth.timeout
+            selection = config.selection
+            self._dialling = replace(
+                self._dialling,
+                connect_timeout=selection.connect_timeout,
+                handshake_timeout=selection.handshake_timeout,
             )
+            self.farm.reconfigure(config)
 
-    def _open_farm(self, key_for: Callable[[str], bytes]) -> GameFarm:
+        return apply
+
+    def _open_farm(self) -> GameFarm:
         config = self._config
         host = self._host
+        key_for = self._keys.key_for
         database = config.database_path
         starter = GameServerStarter(
             self._reactor, host.processes, config.folder, database, host.environment, key_for
@@ -403,14 +394,3 @@ class GameProxy(Service):
             self._selector,
             host.disturbs,
         )
-
-
-@contextmanager
-def _naming(place: str = "", *file: Path) -> Iterator[None]:
-    """Say at which place of the configuration something, or which file, is named that cannot be used."""
-    try:
-        yield
-    except CredentialsError as error:  # it says so itself
-        raise ConfigurationError(str(error)) from error
-    except (KeyFileError, PasswordFileError, PlaneUnavailable) as error:
-        raise ConfigurationError(f"{place}: {' '.join(map(str, (*file, error)))}") from error

@@ -41,8 +41,8 @@ from gameproxy.certificates import (
     read_key,
 )
 from gameproxy.config import Config
-from gameproxy.config_problems import Problem
-from gameproxy.keys import KeyFileError
+from gameproxy.config_problems import ConfigurationError, Problem
+from gameproxy.keys import KeyFileError, Mark, file_mark
 from gameproxy.tls_errors import refused_certificate, tls_fault
 
 LOOK_INTERVAL: Final = 60.0
@@ -51,7 +51,7 @@ _NOT_PROVED: Final = "what it shows is not what was judged"
 T = TypeVar("T")
 
 
-class CredentialsError(Exception):
+class CredentialsError(ConfigurationError):
     """Files of ``[tls]`` cannot be used.
 
     :param problems: all that is wrong with them, each with its place in the configuration.
@@ -80,14 +80,35 @@ class Credentials:
     """
 
     log = Logger()
+    _config: Config
+    _names: Mapping[str, str]
+    _looked_at: float
+    _marks: list[Mark]
+    _contexts: _Contexts
 
     def __init__(self, config: Config, clock: IReactorTime) -> None:
-        self._config = config
         self._clock = clock
-        self._names: Mapping[str, str] = {
+        self.prepare(config)()
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read what another configuration names.
+
+        :return: has all new connections have that.
+        :raises CredentialsError: a file cannot be used.
+        """
+        names = {
             server.id: server.tls_name or server.host for server in config.servers if server.tls
         }
-        self.reload()
+        # Before they are read: what is changed meanwhile is read again.
+        looked_at, marks = self._clock.seconds(), _marks(config)
+        contexts = _Contexts.read(config, bool(names))
+
+        def apply() -> None:
+            self._config, self._names = config, names
+            self._looked_at, self._marks, self._contexts = looked_at, marks, contexts
+            self._warn_of_ends()
+
+        return apply
 
     def reload(self) -> None:
         """Read all files again; who is connected stays so.
@@ -95,8 +116,7 @@ class Credentials:
         :raises CredentialsError: one cannot be used, and nothing has changed.
         """
         self._looked_at = self._clock.seconds()
-        # Before they are read: what is changed meanwhile is read again.
-        self._marks = self._marks_now()
+        self._marks = _marks(self._config)
         self._contexts = _Contexts.read(self._config, bool(self._names))
         self._warn_of_ends()
 
@@ -134,7 +154,7 @@ class Credentials:
         if 0 <= self._clock.seconds() - self._looked_at < LOOK_INTERVAL:
             return
         self._looked_at = self._clock.seconds()
-        if self._marks_now() == self._marks:
+        if _marks(self._config) == self._marks:
             self._warn_of_ends()
             return
         try:
@@ -146,10 +166,6 @@ class Credentials:
             )
         else:
             self.log.info("The files of [tls] have changed, and were read again.")
-
-    def _marks_now(self) -> list[tuple[int, ...]]:
-        """What changes with the files, of each."""
-        return [_mark(self._config.resolve(name)) for name in self._config.tls.files if name]
 
     def _warn_of_ends(self) -> None:
         now = datetime.fromtimestamp(self._clock.seconds(), UTC)
@@ -332,9 +348,6 @@ def _judge(
     return True
 
 
-def _mark(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _marks(config: Config) -> list[Mark]:
+    """What changes with the files of ``[tls]``, of each."""
+    return [file_mark(config.resolve(name)) for name in config.tls.files if name]

@@ -23,6 +23,7 @@ class Program(ProcessProtocol):
     """A program that runs. To be ended by whoever starts it, with :meth:`end`.
 
     :param in_terminal: whether its input and output are a terminal of its own, of 80 columns and 24 lines.
+    :param descriptors: of this process, by the numbers that they have in the program; beside the three that all have.
     :ivar output: what it has written, to standard output and standard error.
     :ivar ended: fires with the exit status, negative after a signal.
     """
@@ -33,6 +34,7 @@ class Program(ProcessProtocol):
         folder: Path,
         environment: Mapping[str, str] | None = None,
         in_terminal: bool = False,
+        descriptors: Mapping[int, int] | None = None,
     ) -> None:
         self.output = ""
         self.ended: Deferred[int] = Deferred()
@@ -44,6 +46,7 @@ class Program(ProcessProtocol):
             env={**os.environ, **(TERMINAL if in_terminal else {}), **(environment or {})},
             path=str(folder),
             usePTY=in_terminal,
+            **({"childFDs": {0: "w", 1: "r", 2: "r", **descriptors}} if descriptors else {}),
         )
 
     def press(self, keys: bytes) -> None:

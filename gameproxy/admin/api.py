@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,6 +21,7 @@ from gameproxy.admin.problems import Problem, problem_of
 from gameproxy.config_problems import problems_in
 from gameproxy.config_values import Seconds
 from gameproxy.escaping import printable
+from gameproxy.farm.orders import OrderFailed
 from gameproxy.operators import Document, Operators
 from gameproxy.sparing_log import SparingLog
 from gameproxy.strict_json import BadMessage, decode_object, encode_object, plain
@@ -85,6 +86,7 @@ class Api:
             ("PUT", ("bans", None, None), 200, self._ban),
             ("DELETE", ("bans", None, None), 200, self._unban),
             ("POST", ("kicks",), 200, self._kick),
+            ("POST", ("reload",), 200, self._reload),
         )
 
     def answer(self, asked: Asked) -> Deferred[Answer]:
@@ -94,6 +96,10 @@ class Api:
         """
         answer = maybeDeferred(self._answer, asked)
         return answer.addErrback(problem_of)
+
+    def reconfigure(self, token: bytes) -> None:
+        """Ask for another token from now on."""
+        self._token = token
 
     def flush(self) -> None:
         """Log what is kept back."""
@@ -180,6 +186,18 @@ class Api:
     def _kick(self, asked: Asked) -> Deferred[Document]:
         body = _body(asked, KickBody)
         return self._operators.kick(_subject(body.kind, body.subject))
+
+    def _reload(self, asked: Asked) -> Deferred[Document]:
+        return self._operators.reload().addCallback(_ensure_reloaded)
+
+
+def _ensure_reloaded(done: Document) -> Document:
+    """:raises OrderFailed: it was not."""
+    if done["reloaded"]:
+        return {"changes": done["changes"], "left_out": done["left_out"]}
+    problems = cast(list[dict[str, str]], done["problems"])
+    lines = (": ".join(filter(None, (one["place"], one["problem"]))) for one in problems)
+    raise OrderFailed("; ".join(lines))
 
 
 def _fits(pattern: tuple[str | None, ...], path: tuple[str, ...]) -> bool:

@@ -57,7 +57,7 @@ class Pages:
         self._proxy = proxy
         self._api = api
         self._clock = clock
-        self._farm = watch_farm(proxy.farm, proxy.games, clock)
+        self._farm = watch_farm(proxy.farm, lambda: proxy.games, clock)
         self._process = ProcessReader(run_in_thread)
         self._exposition = Exposition()
         self._text = Shared(
@@ -103,7 +103,8 @@ class Pages:
         # From here to the end nothing else happens: what is read is of one moment.
         reading = Reading(
             ready=not proxy.hindrance,
-            games=proxy.games,
+            # Sessions may be left of games that are not configured any more.
+            games=tuple(dict.fromkeys((*proxy.games, *sessions.games))),
             sessions=sessions,
             ended=dict(proxy.metrics.ended),
             phases=proxy.metrics.phases,

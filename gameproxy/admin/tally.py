@@ -6,7 +6,7 @@ Nothing is counted twice: sessions and their relays know already, the database d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,6 +45,11 @@ class SessionTally:
     by_relay: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
 
+    @property
+    def games(self) -> list[str]:
+        """Those of which there are sessions, each once."""
+        return list(dict.fromkeys(game for _, game in self.by_place if game))
+
 
 async def tally(sessions: Sequence[Session], metrics: Metrics, clock: IReactorTime) -> SessionTally:
     """Look at all sessions, some at a time.
@@ -66,16 +71,16 @@ async def tally(sessions: Sequence[Session], metrics: Metrics, clock: IReactorTi
 
 
 def watch_farm(
-    farm: GameFarm, games: tuple[str, ...], clock: IReactorTime
+    farm: GameFarm, games: Callable[[], tuple[str, ...]], clock: IReactorTime
 ) -> Shared[FarmCounts | None]:
     """What the database says of the farm, asked seldom; ``None``: it gives no answer.
 
-    :param games: those whose numbers are wanted.
+    :param games: gives those whose numbers are wanted.
     """
 
     def look() -> Deferred[FarmCounts | None]:
-        now = clock.seconds()
-        counts = farm.read(lambda cursor: farm_counts(cursor, games, now))
+        now, wanted = clock.seconds(), games()
+        counts = farm.read(lambda cursor: farm_counts(cursor, wanted, now))
         return counts.addErrback(told_by_store)  # which leaves None
 
     return Shared(look, FARM_FRESH, clock)

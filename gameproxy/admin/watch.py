@@ -37,14 +37,26 @@ class Watch:
         self.port: IListeningPort | None = None
         self._config = config
         self._reactor = reactor
+        self._entropy = entropy
         name = config.log.json_file
         path = None if name == STANDARD_OUTPUT else config.resolve(name)
         self._json_log = JsonLog(path) if name else None
         self._factory: AdminFactory | None = None
         if config.admin.listen:
-            self._api = Api(orders, self._read_token(entropy), reactor)
+            self._api = Api(orders, self._read_token(config), reactor)
             pages = Pages(proxy, self._api, reactor, self._run_in_thread)
             self._factory = AdminFactory(reactor, pages.answer)
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read the token that a changed configuration names.
+
+        :return: has the admin API ask for that.
+        :raises ConfigurationError: it cannot be read or made.
+        """
+        if self._factory is None:
+            return lambda: None
+        token = self._read_token(config)
+        return lambda: self._api.reconfigure(token)
 
     def start(self) -> Deferred[None]:
         """Begin.
@@ -84,9 +96,9 @@ class Watch:
     def _run_in_thread(self, count: Callable[[], int]) -> Deferred[int]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), count)
 
-    def _read_token(self, entropy: Entropy) -> bytes:
-        path = self._config.resolve(self._config.admin.token_file)
+    def _read_token(self, config: Config) -> bytes:
+        path = config.resolve(config.admin.token_file)
         try:
-            return read_secret(path, entropy).hex().encode("ascii")
+            return read_secret(path, self._entropy).hex().encode("ascii")
         except KeyFileError as error:
             raise ConfigurationError(f"admin.token_file: {path} {error}") from error

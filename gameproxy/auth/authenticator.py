@@ -72,13 +72,17 @@ class CredAuthenticator:
         password_without_tls: bool = False,
         disturbs: Disturbs = never,
     ) -> None:
-        self._portal = portal
+        self.use(portal, password_without_tls)
         self._clock = clock
-        self._password_without_tls = password_without_tls
         self._disturbs = disturbs
         self._failures = PasswordFailures(clock)
         self._quiet_until = float("-inf")
         self.outcomes: Counter[tuple[str, str]] = Counter()
+
+    def use(self, portal: Portal, password_without_tls: bool) -> None:
+        """Ask another portal from now on; who is being identified is so by the one that was asked."""
+        self._portal = portal
+        self._password_without_tls = password_without_tls
 
     def authenticate(self, request: Auth, peer: Peer) -> Deferred[Identity]:
         """Check the credentials of an AUTH.

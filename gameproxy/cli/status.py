@@ -32,6 +32,9 @@ class ProxyStatus:
 
     :param sessions: how many it has.
     :param relay: the relay that is ``configured``, and why ``sockmap`` has no sessions, or ``on``.
+    :param state: ``serving``, or why not: ``starting``, ``draining``.
+    :param drain: while it is being stopped: ``since`` when, when it ``ends_at`` the latest (seconds since the epoch),
+        and how many ``sessions`` are left.
     """
 
     sessions: int
@@ -39,6 +42,8 @@ class ProxyStatus:
     by_relay: Counts
     relay: Mapping[str, str]
     limits: Counts
+    state: str = "serving"
+    drain: Mapping[str, float] | None = None
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -135,7 +140,14 @@ def _proxies(rows: Sequence[Mapping[str, object]], answers: Sequence[ProxyStatus
 def _state(answer: ProxyStatus | str) -> tuple[object, object, str]:
     if isinstance(answer, str):
         return "", "", answer
-    return answer.sessions, answer.limits.get("max_sessions"), counts(answer.by_state)
+    states = counts(answer.by_state)
+    if answer.drain is not None:
+        left = answer.drain["ends_at"] - time.time()
+        ends = f"those left end in {duration(left)}" if left > 0 else "those left are being ended"
+        states = f"draining since {_age(answer.drain['since'])}, {ends}: {states}"
+    elif answer.state != "serving":
+        states = f"{answer.state}: {states}"
+    return answer.sessions, answer.limits.get("max_sessions"), states
 
 
 def _age(at: object) -> str:
@@ -160,9 +172,24 @@ def _read(answer: Answer) -> ProxyStatus:
             },
             "relay": {"configured": str(configured), "sockmap": str(sockmap)},
             "limits": dict(limits),
+            **more,
         } if all(isinstance(n, int) for t in (by_state, by_relay, limits) for n in t.values()):
             relay = {"configured": configured, "sockmap": sockmap}
-            return ProxyStatus(total, by_state, by_relay, relay, limits)
+            state, drain = str(more.get("state", "serving")), _drain(more.get("drain"))
+            return ProxyStatus(total, by_state, by_relay, relay, limits, state, drain)
+    raise NoAnswer("gives no answer that makes sense")
+
+
+def _drain(told: object) -> Mapping[str, float] | None:
+    match told:
+        case None:
+            return None
+        case {
+            "since": int() | float() as since,
+            "ends_at": int() | float() as ends_at,
+            "sessions": int(left),
+        }:
+            return {"since": since, "ends_at": ends_at, "sessions": left}
     raise NoAnswer("gives no answer that makes sense")
 
 

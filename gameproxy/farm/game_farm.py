@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from gameproxy.config import Config
+from gameproxy.config import Config, ServerConfig
 from gameproxy.farm import orders, registry, reports, restoring
 from gameproxy.farm.bans import Bans
 from gameproxy.farm.chance import stream_of
@@ -96,6 +96,13 @@ class GameFarm:
         """
         return self._store.write(lambda cursor: None).addCallback(self._started)
 
+    def list_servers(self, servers: Sequence[ServerConfig]) -> Deferred[None]:
+        """Have these in the database in place of those of ``[[servers]]``, for a configuration that follows at once.
+
+        :return: fires when it is done; fails with StoreError or StoreUnavailable, and then nothing has changed.
+        """
+        return self._store.write(lambda cursor: registry.list_servers(cursor, self.proxy, servers))
+
     def reconfigure(self, config: Config) -> Deferred[None]:
         """Go on with a changed configuration: selection, games, servers and duplicates count from now on.
 
@@ -177,13 +184,13 @@ class GameFarm:
         :return: fires with its id; fails with Refusal: ``unknown_game`` for a game that is not started here,
             ``no_server`` when there are as many as there may be, ``internal``.
         """
-        now = self._reactor.seconds()
+        now, table = self._reactor.seconds(), self._table
 
         def started(server: str) -> str:
-            self._keeper.start(server, self._table.games[game])
+            self._keeper.start(server, table.games[game])
             return server
 
-        made = self._store.write(lambda cursor: self._table.make_server(cursor, game, now))
+        made = self._store.write(lambda cursor: table.make_server(cursor, game, now))
         return made.addCallbacks(started, lambda failure: Failure(refusal_of(failure)))
 
     def drain_server(self, server: str) -> Deferred[bool]:

@@ -212,7 +212,7 @@ class Placement:
     def _looked(
         self, outlook: Outlook, game: str, sessions: Sequence[str], retried: Sequence[str]
     ) -> None:
-        self._start_servers(game, outlook)
+        self._start_servers(outlook)
         queue = self._queues.get(game, {})
         for session in sessions:
             seat = queue.get(session)
@@ -245,8 +245,7 @@ class Placement:
         return result
 
     def _asked(self, seat: Seat, outlook: Outlook) -> None:
-        game = seat.request.game
-        self._start_servers(game, outlook)
+        self._start_servers(outlook)
         for session in outlook.evicted:
             self.evict(session, CloseReason.REPLACED)
         seat.state = "queued"
@@ -255,7 +254,7 @@ class Placement:
                 seat.failures_before = outlook.failures
             self._settle(seat, outlook)
         if outlook.served:
-            self.look(game)
+            self.look(seat.request.game)
 
     def _refused(self, seat: Seat, result: Deferred[Slot], failure: Failure) -> None:
         if not seat.state:
@@ -353,9 +352,9 @@ class Placement:
             seat.doubted_at = at
             self._on_doubt(session)
 
-    def _start_servers(self, game: str, outlook: Outlook) -> None:
-        for server in outlook.to_start:
-            self._start(server, self._table.games[game])
+    def _start_servers(self, outlook: Outlook) -> None:
+        for server, game in outlook.to_start.items():
+            self._start(server, game)
 
     # Changes by other processes
 

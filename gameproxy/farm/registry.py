@@ -99,7 +99,8 @@ def remove_silent_proxies(cursor: sqlite3.Cursor, proxies: Mapping[str, float]) 
 
 
 def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerConfig]) -> None:
-    """Make the rows of ``[[servers]]``; those that no living proxy lists any more are closed."""
+    """Make the rows of ``[[servers]]``. Those that no living proxy lists any more are closed; if somebody is on them,
+    they are drained first, as ``unlisted`` ones."""
     for server in servers:
         cursor.execute(
             "INSERT INTO game_servers (id, game, state, host, port, capacity, origin, proxy) "
@@ -111,7 +112,9 @@ def list_servers(cursor: sqlite3.Cursor, proxy: str, servers: Sequence[ServerCon
             (server.id, server.game, server.host, server.port, server.capacity, proxy),
         )
     cursor.execute(
-        "UPDATE game_servers SET state = 'closed', proxy = NULL "
+        "UPDATE game_servers SET proxy = NULL, "
+        "state = CASE WHEN taken > 0 THEN 'draining' ELSE 'closed' END, "
+        "origin = CASE WHEN taken > 0 THEN 'unlisted' ELSE origin END "
         "WHERE origin = 'listed' AND state <> 'closed' "
         "AND (proxy = ? OR proxy IS NULL OR proxy NOT IN (SELECT id FROM proxies)) "
         "AND id NOT IN (SELECT value FROM json_each(?))",

@@ -43,7 +43,8 @@ class Outlook:
     :param starting: whether a start of the game is under way.
     :param failures: how many starts of the game have failed, ever.
     :param streak: how many of the latest starts of the game have failed in a row.
-    :param to_start: rows made in state ``starting``, which this proxy has to start now.
+    :param to_start: rows made in state ``starting``, which this proxy has to start now, each with its game as it was
+        known then.
     :param evicted: sessions, of whatever proxy, that have to end: they were replaced.
     :param served: how many waiting sessions were given a slot, of all proxies.
     """
@@ -53,7 +54,7 @@ class Outlook:
     starting: bool = False
     failures: int = 0
     streak: int = 0
-    to_start: list[str] = field(default_factory=list)
+    to_start: dict[str, GameConfig] = field(default_factory=dict)
     evicted: list[str] = field(default_factory=list)
     served: int = 0
 
@@ -329,7 +330,7 @@ class SlotTable:
             # After a failure one start at a time shows whether it works again.
             and not (outlook.streak and starting)
         ):
-            outlook.to_start.append(self._make_row(cursor, startable, now))
+            outlook.to_start[self._make_row(cursor, startable, now)] = startable
             starting, started, warm = starting + 1, started + 1, warm + 1
             coming += room_below(self.max_load, startable.capacity)
         outlook.starting = starting > 0

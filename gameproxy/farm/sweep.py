@@ -8,15 +8,21 @@ from typing import Final
 
 _FORGET_CLOSED_AFTER: Final = 3600.0
 _CLOSED: Final = "game_servers WHERE state = 'closed' AND origin = 'started' AND taken = 0"
+_LEFT: Final = "origin = 'unlisted' AND taken = 0"
+"""Of servers that are no longer listed, and that the last session has left."""
 _TIME: Final = "CASE WHEN typeof({0}) = 'real' AND {0} < :latest THEN {0} ELSE 0 END"
 """The times in a row; what game servers wrote in other words, as text or in milliseconds, is none."""
 _CLOSED_AT: Final = f"max({_TIME.format('started_at')}, {_TIME.format('heartbeat_at')})"
 
 
 def sweep(cursor: sqlite3.Cursor, now: float) -> None:
-    """Remove tickets and bans that have expired, and servers that closed long ago."""
+    """Remove tickets and bans that have expired, and servers that closed long ago; close those that have drained since
+    nobody lists them."""
     cursor.execute("DELETE FROM used_tickets WHERE expires_at < ?", (now,))
     cursor.execute("DELETE FROM bans WHERE expires_at <= ?", (now,))
+    cursor.execute(
+        f"UPDATE game_servers SET state = 'closed', origin = 'listed' WHERE {_LEFT}"  # noqa: S608 - constants
+    )
     closed_before = f"{_CLOSED} AND {_CLOSED_AT} < :before"
     times = {"before": now - _FORGET_CLOSED_AFTER, "latest": now + _FORGET_CLOSED_AFTER}
     sums = cursor.execute(
@@ -36,7 +42,8 @@ def next_sweep(cursor: sqlite3.Cursor, now: float) -> float:
     (at,) = cursor.execute(
         "SELECT min(at) FROM (SELECT min(expires_at) AS at FROM used_tickets "  # noqa: S608 - constants
         "UNION ALL SELECT min(expires_at) FROM bans "
-        f"UNION ALL SELECT min({_CLOSED_AT}) + :life FROM {_CLOSED})",
+        f"UNION ALL SELECT min({_CLOSED_AT}) + :life FROM {_CLOSED} "
+        f"UNION ALL SELECT min(0) FROM game_servers WHERE {_LEFT})",
         {"life": _FORGET_CLOSED_AFTER, "latest": now + _FORGET_CLOSED_AFTER},
     ).fetchone()
     return float(at) if isinstance(at, int | float) else math.inf

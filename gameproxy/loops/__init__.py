@@ -134,7 +134,8 @@ class Loop(Protocol):
         :param host: an IP or a name.
         :param timeout: seconds that it may take.
         :param build: makes its receiver, when it is there.
-        :return: fails with OSError when it cannot be made, of which TimeoutError is a kind. May be cancelled.
+        :return: fails with OSError when it cannot be made, of which TimeoutError is a kind. May be cancelled, and
+            fails as all that is cancelled does on this loop.
         """
         ...
 

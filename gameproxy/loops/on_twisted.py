@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 import txaio.tx
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import BindError, ConnectError
+from twisted.internet.error import BindError, ConnectError, ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IAddress,
@@ -250,10 +250,13 @@ class TwistedStream(Protocol):
 
 
 def _as_os_error(failure: Failure) -> Failure:
-    """What Twisted says of a connection that could not be made, as an error of the system's kind."""
+    """What Twisted says of a connection that could not be made, as an error of the system's kind; and that it was
+    cancelled, as of all else that is."""
     error = failure.value
     if isinstance(error, ConnectTimeout):
         return Failure(TimeoutError("no answer in time"))
     if isinstance(error, ConnectError):
         return Failure(OSError(str(error)))
+    if isinstance(error, ConnectingCancelledError):
+        return Failure(CancelledError(str(error)))
     return failure

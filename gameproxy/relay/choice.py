@@ -33,8 +33,7 @@ class Relays:
     :param section: names the plane. By ``transport`` all sessions' frames are moved by Twisted's transports; else a
         session is on the epoll plane if that takes both its connections. By ``auto`` the kernel takes it from there
         when it has lived for a time, by ``sockmap`` at once.
-    :param limits: what clients may send. Frames and bytes are counted by what reads them here: with such a limit the
-        kernel takes nothing.
+    :param limits: what clients may send.
     :raises PlaneUnavailable: the plane that is named takes no connection here at all.
     """
 
@@ -75,12 +74,6 @@ class Relays:
             self._trouble = f"The configuration names {self._section.relay!r}."
         elif self._plane is None or not EpollPlane.works_with(self._reactor):
             self._trouble = "The reactor watches no descriptors."
-        elif self._limits.is_metered:
-            self._trouble = "Limits on frames and bytes are kept outside the kernel."
-            if self._section.relay == "sockmap":
-                raise PlaneUnavailable(
-                    "'sockmap' keeps no limits on frames and bytes: use 'auto', or turn them off"
-                )
         elif self._kernel is None:
             try:
                 program = load(min(self._section.max_sessions, ROOM_MOST))
@@ -92,6 +85,10 @@ class Relays:
             else:
                 self._kernel = KernelPlane(self._plane, self._reactor, program)
                 self._trouble = None
+
+    def reconfigure(self, section: ProxyConfig, limits: RelayLimits) -> None:
+        """Sessions that begin to relay from now on do it so; ``relay`` is as it was."""
+        self._section, self._limits = section, limits
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.

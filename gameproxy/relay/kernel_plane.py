@@ -134,18 +134,22 @@ class KernelEnd(DirectEnd):
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is read on the plane, and nothing waits on the way to the other."""
-        sink = self._sink_transport
+        """Whether it is read on the plane, nothing waits on the way to the other, and nothing that comes is forgiven:
+        the kernel does not."""
+        sink, meter = self._sink_transport, self._lane.meter
         waits = self._is_paused or self._is_draining or self._looking is not None
         return (
             self.is_direct
             and not (self._is_over or waits)
             and not (sink.dataBuffer or sink._tempDataBuffer)
+            and not (meter is not None and meter.is_forgiving)
         )
 
     def way(self) -> Way:
         """What the program needs to know of it."""
-        return Way(cast(Connection, self._wire.transport).socket, self._scanner)
+        meter = self._lane.meter
+        limits = () if meter is None else meter.buckets
+        return Way(cast(Connection, self._wire.transport).socket, self._scanner, *limits)
 
     def empty(self) -> bool:
         """Read it until there is nothing more, as far as that comes to an end soon.
@@ -205,7 +209,9 @@ class KernelEnd(DirectEnd):
 
     def look(self) -> None:
         """Take it back if the other side has taken nothing since the last look, though something waits for it: how long
-        that may be so is seen here."""
+        that may be so is seen here. And count what was too much."""
+        if self.kernel is not None:
+            self.kernel.count_over()
         before, self._acknowledged = self._acknowledged, self._sink.acknowledged()
         if (
             self.kernel is not None

@@ -45,7 +45,7 @@ class Lane:
     """One direction: holds the wire of its source, and is the producer of its sink.
 
     :param relay: is told of its end.
-    :param meter: scans in place of the scanner, and sees whether it is too much.
+    :ivar meter: scans in place of the scanner, and sees whether it is too much.
     :ivar source: pauses while the sink is slow. A plane that reads in place of the wire puts itself here.
     :ivar scanner: what has passed, and what stopped it.
     :ivar scan: scans what comes.
@@ -69,7 +69,7 @@ class Lane:
         self._stall_watch: StallWatch | None = None
         self.source: Source = source.wire
         self.scanner = source.scanner
-        self._meter = meter
+        self.meter = meter
         self.scan: Scan = source.scanner.scan if meter is None else meter.scan
 
     @property
@@ -116,13 +116,13 @@ class Lane:
             self._stall_watch = StallWatch(
                 self._clock, self._sink, self._stall_timeout, self._stalled
             )
-            if self._meter is not None:
-                self._meter.pause()
+            if self.meter is not None:
+                self.meter.pause()
 
     def resumeProducing(self) -> None:
         self._stop_watching()
-        if self._meter is not None:
-            self._meter.resume()
+        if self.meter is not None:
+            self.meter.resume()
         self.source.resume()
 
     def stopProducing(self) -> None:

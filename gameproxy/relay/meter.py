@@ -42,18 +42,34 @@ class Scan(Protocol):
 
 
 class TokenBucket:
-    """A limit, and how far it is used up: what is let in takes its time at the rate, up to a burst ahead of now.
+    """A limit, and how far it is used up: what is let in takes its time at the rate, up to a burst ahead of now. The
+    kernel keeps it while it has the session.
 
     :param name: of the limit, in the configuration.
     :param unit: what is counted, for people.
+    :param counts: has what was too many.
     """
 
-    __slots__ = ("_busy_until", "_cost", "_most", "_was_broken", "limit", "name", "unit")
+    __slots__ = (
+        "_busy_until",
+        "_cost",
+        "_counts",
+        "_most",
+        "_time",
+        "_was_broken",
+        "limit",
+        "name",
+        "unit",
+    )
 
-    def __init__(self, name: str, unit: str, limit: Limit) -> None:
+    def __init__(
+        self, name: str, unit: str, limit: Limit, time: SteadyTime, counts: LimitCounts
+    ) -> None:
         self.name = name
         self.unit = unit
         self.limit = limit
+        self._time = time
+        self._counts = counts
         self._cost = 1 / limit.rate
         self._most = limit.burst / limit.rate
         self._busy_until = 0.0
@@ -73,9 +89,18 @@ class TokenBucket:
         self._busy_until = now + self._most
         return ceil(over * self.limit.rate)
 
-    def count(self, counts: LimitCounts, units: int) -> None:
+    @property
+    def ahead(self) -> float:
+        """Seconds by which what has come is ahead of the rate."""
+        return max(0.0, self._busy_until - self._time.seconds())
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        self._busy_until = self._time.seconds() + seconds
+
+    def count(self, units: int) -> None:
         """So many were too many."""
-        counts.count(self.name, units, is_first=not self._was_broken)
+        self._counts.count(self.name, units, is_first=not self._was_broken)
         self._was_broken = True
 
     def exceeded(self) -> Exceeded:
@@ -90,22 +115,22 @@ class Meter:
 
     What waited here while the game server was slow is not held against the client: after a pause in which nothing was
     read, all that is read in as much time again may have been sent in the pause.
+
+    :ivar buckets: of frames, and of bytes.
     """
 
-    __slots__ = ("_buckets", "_counts", "_forgiving", "_paused_at", "_scanner", "_time")
+    __slots__ = ("_forgiving", "_paused_at", "_scanner", "_time", "buckets")
 
     def __init__(
         self,
         scanner: FrameScanner,
         time: SteadyTime,
-        counts: LimitCounts,
         frames: TokenBucket | None,
         bytes: TokenBucket | None,
     ) -> None:
         self._scanner = scanner
         self._time = time
-        self._counts = counts
-        self._buckets = frames, bytes
+        self.buckets = frames, bytes
         self._paused_at: float | None = None
         self._forgiving: tuple[float, float] | None = None
         """From when on what comes may have been sent, and until when that is so."""
@@ -122,13 +147,9 @@ class Meter:
         if scanner.stopped is not None:
             return passing
         now = since = self._time.seconds()
-        if self._forgiving is not None:
-            begin, end = self._forgiving
-            if now < end:
-                since = begin
-            else:
-                self._forgiving = None
-        frames, bytes_ = self._buckets
+        if self._forgiving is not None and self._forgives(now):
+            since = self._forgiving[0]
+        frames, bytes_ = self.buckets
         if frames is not None and self._breaks(frames, scanner.begun - mark.begun, now, since):
             scanner.stop_at(mark, frames.exceeded())
             return b""
@@ -136,6 +157,16 @@ class Meter:
             scanner.stop_at(mark, bytes_.exceeded())
             return b""
         return passing
+
+    @property
+    def is_forgiving(self) -> bool:
+        """Whether what is read now may have been sent while nothing was read."""
+        return self._paused_at is not None or self._forgives(self._time.seconds())
+
+    def _forgives(self, now: float) -> bool:
+        if self._forgiving is not None and now >= self._forgiving[1]:
+            self._forgiving = None
+        return self._forgiving is not None
 
     def pause(self) -> None:
         """Nothing is read for now."""
@@ -152,7 +183,7 @@ class Meter:
     def _breaks(self, bucket: TokenBucket, units: int, now: float, since: float) -> bool:
         over = bucket.take(units, now, since)
         if over:
-            bucket.count(self._counts, over)
+            bucket.count(over)
         return over > 0 and bucket.limit.enforced
 
 
@@ -225,25 +256,21 @@ class RelayLimits:
             counts,
         )
 
-    @property
-    def is_metered(self) -> bool:
-        """Whether frames or bytes are counted: then nothing may pass that is not scanned here."""
-        return self.frames is not None or self.bytes is not None
-
     def meter(self, scanner: FrameScanner) -> Meter | None:
         """What watches the stream of one client; ``None`` when there is nothing to watch for."""
-        if self.time is None or not self.is_metered:
+        if self.time is None or (self.frames is None and self.bytes is None):
             return None
-        frames = _bucket("frames_per_second", "frames", self.frames)
-        bytes_ = _bucket("bytes_per_second", "bytes", self.bytes)
-        return Meter(scanner, self.time, self.counts, frames, bytes_)
+        frames = self._bucket("frames_per_second", "frames", self.frames, self.time)
+        bytes_ = self._bucket("bytes_per_second", "bytes", self.bytes, self.time)
+        return Meter(scanner, self.time, frames, bytes_)
+
+    def _bucket(
+        self, name: str, unit: str, limit: Limit | None, time: SteadyTime
+    ) -> TokenBucket | None:
+        return None if limit is None else TokenBucket(name, unit, limit, time, self.counts)
 
 
 NO_LIMITS: Final = RelayLimits()
-
-
-def _bucket(name: str, unit: str, limit: Limit | None) -> TokenBucket | None:
-    return None if limit is None else TokenBucket(name, unit, limit)
 
 
 def _limit(section: LimitConfig) -> Limit | None:

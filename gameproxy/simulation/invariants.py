@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gameproxy import client_side
+from gameproxy.draining import LAST_WORDS_TIME
 from gameproxy.farm.placement import ANSWER_TIMEOUT
-from gameproxy.service import LAST_WORDS_TIME
 from gameproxy.session import Session
 from gameproxy.simulation.kernel import MICROSECONDS
 

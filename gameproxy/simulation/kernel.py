@@ -48,6 +48,7 @@ class Kernel:
     :param trace: what is written about the run.
     :ivar now: microseconds since 1970, as all machines' clocks have it that are not made to differ.
     :ivar events: how many there were.
+    :ivar reached: how often what may happen by chance has happened, by its name.
     :ivar on_event: called after each; for what must always hold.
     """
 
@@ -56,6 +57,7 @@ class Kernel:
         self.trace = trace or Trace()
         self.now = EPOCH
         self.events = 0
+        self.reached: dict[str, int] = {}
         self.on_event: Callable[[], object] = _nothing
         self.network = Network(self)
         self.machines: dict[str, Machine] = {}
@@ -84,6 +86,10 @@ class Kernel:
     def write(self, *words: object) -> None:
         """Add a line to the trace."""
         self.trace.write(self.now - EPOCH, *words)
+
+    def reach(self, name: str) -> None:
+        """Count that something has happened."""
+        self.reached[name] = self.reached.get(name, 0) + 1
 
     def unique(self, name: str) -> str:
         """A name for the trace that nothing else in the run has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -66,7 +66,7 @@ class Ledger:
         self._unsure: dict[str, None] = {}
         """Sessions whose slots others may have while they are in game servers."""
         self._given_up: dict[str, None] = {}
-        """Of these, those that may have theirs again."""
+        """Of these, those that have theirs again if their proxies can put them back."""
 
     # What the farm was asked, and what it gave
 
@@ -101,7 +101,11 @@ class Ledger:
             self.violated(f"session {slot.session} has a slot, and its player was banned before")
         self._games[slot.server] = slot.game
         self.addresses[slot.server] = slot.host, slot.port
-        self._take(slot.session, slot.server)
+        if slot.session in self._unsure:
+            # Its proxy hears of it late, when it goes on: others may have been given the slot since.
+            self._given_up[slot.session] = None
+        else:
+            self._take(slot.session, slot.server)
 
     def slot_relays(self, session: str) -> None:
         self.relayed += 1
@@ -127,34 +131,38 @@ class Ledger:
         for session in sessions:
             self._give_back(session)
 
-    def proxy_stands_still(self, sessions: list[str]) -> None:
+    def proxy_stands_still(self, sessions: Iterable[str]) -> None:
         """Others may take it for dead and give its slots to others, while its sessions are still in game servers."""
         for session in sessions:
-            self._given_up[session] = None
-            self._give_back(session)
+            # What is released is not given up: its row may be there still, and goes before anybody is given the slot.
+            if session in self._slots:
+                self._given_up[session] = None
+                self._give_back(session)
             self._unsure[session] = None
 
-    def database_replaced(self, banned: Iterable[str], shared: bool) -> None:
+    def database_replaced(self, banned: Iterable[str], sessions: Iterable[str]) -> None:
         """What the farm knew is lost, or is what it was once: tickets that were used, bans, and who has which slot.
 
         :param banned: the players whom it has for banned now.
-        :param shared: whether several proxies put back their slots, each in its turn: until one has, others may give
-            its slots away.
+        :param sessions: those whose slots others may be given until their proxies have put them back.
         """
         self._tickets.clear()
         self._asked_though_banned.clear()
         self.banned = dict.fromkeys(banned)
-        if shared:
-            self.proxy_stands_still(list(self._slots))
+        self.proxy_stands_still(sessions)
 
-    def slots_put_back(self, slots: Iterable[tuple[str, str]]) -> None:
-        """A proxy's sessions have their slots again, each on a game server, that others might have been given."""
-        for session, server in slots:
-            if session in self._given_up:
+    def slots_put_back(self, sessions: Iterable[str], slots: Mapping[str, str]) -> None:
+        """A proxy's sessions have their slots again that others might have been given, as far as there was room.
+
+        :param sessions: all that it has.
+        :param slots: what the database has of them: the game servers of those with a slot.
+        """
+        for session in sessions:
+            if session not in self._given_up:
+                self._unsure.pop(session, None)
+            elif session in slots:
                 del self._given_up[session], self._unsure[session]
-                # It may have heard of its slot since, when its proxy went on: that is one slot all the same.
-                self._give_back(session)
-                self._take(session, server)
+                self._take(session, slots[session])
 
     @property
     def taken(self) -> int:

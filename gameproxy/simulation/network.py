@@ -17,6 +17,9 @@ RETRANSMIT_FIRST: Final = 200_000
 SYN_RETRANSMIT_FIRST: Final = 1_000_000
 """The same, for the first packet of a connection."""
 SYN_RETRIES: Final = 6
+SYN_LOST: Final = "SYN lost"
+SYN_REFUSED: Final = "SYN refused"
+"""What connections come to that are being made, in the counts of what a run has reached."""
 GIVE_UP: Final = 924_600_000
 """Microseconds after which a connection over a dead link is given up (Linux: tcp_retries2 = 15)."""
 

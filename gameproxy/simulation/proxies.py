@@ -63,8 +63,12 @@ class SimProxy:
         self.process = world.farm_machine.start(name)
         self.reactor = reactor = SimReactor(self.process, world.programs.spawn)
         self.database_threads = SimThreadPool(self.process, "database")
+        # What moves frames past Twisted's transports takes real descriptors, and loads a program into the real kernel.
         proxy = world.config.proxy.model_copy(
-            update={"listen": (f"tcp:{self.port}:interface={FARM_ADDRESS}",)}
+            update={
+                "listen": (f"tcp:{self.port}:interface={FARM_ADDRESS}",),
+                "relay": "transport",
+            }
         )
         self.service = GameProxy(
             world.config.model_copy(update={"proxy": proxy}),

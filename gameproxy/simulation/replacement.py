@@ -36,7 +36,9 @@ class Replacement:
         world = self._world
         query = "SELECT subject FROM bans WHERE kind = 'player' ORDER BY subject"
         bans = world.execute(query) if world.has_database else []
-        world.ledger.database_replaced((player for (player,) in bans), len(world.proxies) > 1)
+        shared = len(world.proxies) > 1
+        sessions = [session.id for p in world.proxies for session in p.service.sessions]
+        world.ledger.database_replaced((player for (player,) in bans), sessions if shared else ())
         processes = world.farm_machine.processes
         self._running = [pid for pid in world.game_servers if pid in processes]
         self._owing = {p.process.pid: None for p in world.proxies if p.process.alive}
@@ -54,16 +56,19 @@ class Replacement:
 
         def heard(cursor: sqlite3.Cursor) -> Callable[[], None]:
             restored = restore(cursor)
-            slots = cursor.execute(
-                "SELECT session, server FROM slots WHERE proxy = ? AND server IS NOT NULL",
-                (proxy.service.farm.proxy,),
-            ).fetchall()
+            slots = dict(
+                cursor.execute(
+                    "SELECT session, server FROM slots WHERE proxy = ? AND server IS NOT NULL",
+                    (proxy.service.farm.proxy,),
+                )
+            )
 
             def put_back() -> None:
                 if restored is not None:
                     restored()
                 self._owing.pop(proxy.process.pid, None)
-                self._world.ledger.slots_put_back(slots)
+                sessions = (session.id for session in proxy.service.sessions)
+                self._world.ledger.slots_put_back(sessions, slots)
 
             return put_back
 

@@ -19,7 +19,7 @@ from gameproxy.sites import SITES
 
 SCENARIOS: Final = "gameproxy.simulation.scenarios"
 FAULT_SPAN: Final = 10.0
-"""Seconds from the beginning in which faults happen."""
+"""Seconds from the beginning in which faults happen, if a scenario names no others."""
 SITES_DRAWN: Final = 25
 """Of 100 sites, how many a run has disturbed."""
 
@@ -75,7 +75,8 @@ def drawn(
     """A run whose faults and disturbed sites are drawn from its seed."""
     chance = stream(seed, "sites")
     sites = tuple(site for site in SITES if chance.randrange(100) < SITES_DRAWN)
-    drawn = tuple(draw(seed, faults, FAULT_SPAN))
+    span: float = getattr(module_of(scenario), "FAULT_SPAN", FAULT_SPAN)
+    drawn = tuple(draw(seed, faults, span))
     return Run(seed, scenario, clients, drawn, proxies=proxies, sites=sites if faults else ())
 
 
@@ -144,7 +145,7 @@ def state_of(module: ModuleType) -> str | Path | None:
 
 def module_of(scenario: str) -> ModuleType:
     """The module of a scenario: it has ``play(world, clients)``; perhaps ``config()``, that of its proxies, or
-    ``STATE``, the name of a state or the path of its file.
+    ``STATE``, the name of a state or the path of its file; and ``FAULT_SPAN``, the seconds in which faults happen.
 
     :param scenario: the name of one that is here, or the path of a file.
     :raises ValueError: there is no such scenario.

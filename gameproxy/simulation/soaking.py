@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from gameproxy.simulation.faults import KINDS
 from gameproxy.simulation.files import as_json, from_json
+from gameproxy.simulation.network import SYN_LOST, SYN_REFUSED
 from gameproxy.simulation.runs import Run, drawn, play
 from gameproxy.sites import SITES
 
@@ -32,7 +33,16 @@ SCENARIOS: Final = (
     "limits",
 )
 """Those that have their turn."""
-EXPECTED: Final = (*KINDS, *SITES, *(f"{site}, disturbed" for site in SITES))
+RARE: Final = "night"
+RARELY: Final = 100
+"""One that takes as long as many others, and of how many runs it has one."""
+EXPECTED: Final = (
+    *KINDS,
+    *SITES,
+    *(f"{site}, disturbed" for site in SITES),
+    SYN_LOST,
+    SYN_REFUSED,
+)
 """What many runs must have reached."""
 FAILURES_KEPT: Final = 100
 ENOUGH_RUNS: Final = 20
@@ -58,8 +68,8 @@ class Tally:
     hashes: dict[int, str] = field(default_factory=dict)
 
     def never(self) -> list[str]:
-        """The faults that never did anything, and the sites that were never come by or never disturbed, when there were
-        enough runs to expect all."""
+        """The faults that never did anything, the sites that were never come by or never disturbed, and what never came
+        of connections that were made, when there were enough runs to expect all."""
         if self.runs < ENOUGH_RUNS * len(KINDS):
             return []
         return [name for name in EXPECTED if not self.reached[name]]
@@ -72,7 +82,7 @@ class Soak:
     :param first: the first seed; the others follow it.
     :param count: how many; ``None``: as many as there is time for.
     :param seconds: of real time; ``None``: as long as it takes.
-    :param scenarios: in turn.
+    :param scenarios: in turn, but for :data:`RARE`.
     :param proxies: how many each world has, in turn.
     """
 
@@ -88,6 +98,8 @@ class Soak:
         """The run of a seed."""
         number = seed - self.first
         scenario = self.scenarios[number % len(self.scenarios)]
+        if number % RARELY == RARELY - 1:
+            scenario = RARE
         proxies = self.proxies[number // len(self.scenarios) % len(self.proxies)]
         return drawn(seed, scenario, self.clients, self.faults, proxies)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from gameproxy.simulation.connections import SEGMENT_MAX, Address, End
 from gameproxy.simulation.machines import ANY, LOOPBACK, Process
-from gameproxy.simulation.network import SYN_RETRANSMIT_FIRST, SYN_RETRIES
+from gameproxy.simulation.network import SYN_LOST, SYN_REFUSED, SYN_RETRANSMIT_FIRST, SYN_RETRIES
 
 KEEPALIVE_DEFAULTS: Final = {
     socket.TCP_KEEPIDLE: 7200,
@@ -203,10 +203,14 @@ class SimSocket(End):
             self._fail(errno.ETIMEDOUT)
             return
         if self._link.loses() or not self._is_there(self.remote[0]):
-            again = SYN_RETRANSMIT_FIRST << attempt
-            self.kernel.after(again, self._send_syn, attempt + 1)
+            self._send_syn_again(attempt)
             return
         self.kernel.after(self._link.delay(), self._syn_arrives, attempt)
+
+    def _send_syn_again(self, attempt: int) -> None:
+        """It is lost, or its answer is, or nobody takes it now."""
+        self.kernel.reach(SYN_LOST)
+        self.kernel.after(SYN_RETRANSMIT_FIRST << attempt, self._send_syn, attempt + 1)
 
     def _syn_arrives(self, attempt: int) -> None:
         if self.state != "connecting":
@@ -219,10 +223,11 @@ class SimSocket(End):
         listener = machine.listener(host, port)
         back = kernel.network.link(target, self.process.machine.address)
         if listener is None:
+            kernel.reach(SYN_REFUSED)
             kernel.after(back.delay(), self._refused)
             return
         if len(listener._accepting) > listener._backlog or back.loses():
-            kernel.after(SYN_RETRANSMIT_FIRST << attempt, self._send_syn, attempt + 1)
+            self._send_syn_again(attempt)
             return
         accepted = SimSocket(listener.process, self)
         accepted.state = "connected"

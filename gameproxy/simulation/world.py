@@ -104,7 +104,7 @@ class Simulation(Stage):
         """Whether anything is to go wrong: then players may be sent away."""
         self.is_calm = False
         """Whether no fault is to happen any more."""
-        self.reached: dict[str, int] = {}
+        self.reached = self.kernel.reached
         """How often each fault did something, and each named place was come by."""
         self._site_chances: dict[str, Random] = {}
         self._started = 0
@@ -217,7 +217,7 @@ class Simulation(Stage):
 
     def reach(self, name: str) -> None:
         """Count that something was done, or come by."""
-        self.reached[name] = self.reached.get(name, 0) + 1
+        self.kernel.reach(name)
 
     def disturbs(self, site: str) -> bool:
         """Whether a site of production code that is come by is to be disturbed."""

@@ -41,7 +41,7 @@ PLANES = ("transport", "epoll", "sockmap")
 MakeRelay = Callable[..., TransportRelay]
 """Called with what a :class:`TransportRelay` is called with."""
 INT32 = FORMATS["int32"]
-LONGEST_WAIT = 20.0
+LONGEST_WAIT = 100.0
 WHY_NOT = cache(why_not)
 SMALL = 65536
 """Bytes of the small kernel buffers."""

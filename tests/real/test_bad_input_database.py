@@ -29,6 +29,7 @@ from tests.real.streams import (
     STATUS,
     WELCOME,
     GameServer,
+    Script,
     Stream,
     auth,
     message,
@@ -231,7 +232,8 @@ async def test_lock_while_queued(tmp_path: Path, connections: Connections) -> No
         stream.send(message(REFUSED, code="full", message="x"))
         await stream.rest()
 
-    async with Rig(tmp_path, servers=[("full", "chess", full)]) as rig, rig.canary(lines=3):
+    servers: list[tuple[str, str, Script | int]] = [("full", "chess", full)]
+    async with Rig(tmp_path, servers=servers, queue_timeout=0.6) as rig, rig.canary(lines=3):
         client = await rig.connect()
         client.send(auth(game="chess"))
         await client.message(STATUS)

@@ -21,7 +21,7 @@ from tests.real.streams import (
 @pytest_twisted.ensureDeferred
 async def test_rows_deleted(tmp_path: Path) -> None:
     """Rows that somebody deletes or spoils by hand end no session that relays, and none stays behind."""
-    async with Rig(tmp_path) as rig, rig.canary(lines=20) as canary:
+    async with Rig(tmp_path, queue_timeout=0.6) as rig, rig.canary(lines=20) as canary:
         leaving = await rig.join(name="leaving")
         rig.query("DELETE FROM slots WHERE player = 'guest:leaving'")
         await canary.echo(b"\x10during")

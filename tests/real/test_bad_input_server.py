@@ -96,7 +96,8 @@ async def test_next_after_full(tmp_path: Path, code: str) -> None:
 async def test_all_full(tmp_path: Path) -> None:
     """When every game server answers ``full`` the client is told that it waits, and then queue_timeout."""
     script = says(frame(message(REFUSED, code="full", message="x")))
-    async with Rig(tmp_path, servers=[("bad", "chess", script)]) as rig, rig.canary():
+    servers: list[tuple[str, str, Script | int]] = [("bad", "chess", script)]
+    async with Rig(tmp_path, servers=servers, queue_timeout=0.6) as rig, rig.canary():
         client = await rig.connect()
         client.send(auth(game="chess"))
         status = await client.message(STATUS)

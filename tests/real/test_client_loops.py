@@ -216,7 +216,7 @@ async def test_queue_and_refusals(tmp_path: Path, play: Play) -> None:
             await Client(loop, "127.0.0.1", rig.port, Guest("ana", game="chess")).connect()
         assert (refusal.value.code, refusal.value.retry_after) == ("unknown_game", None)
 
-    async with Rig(tmp_path, [("s2", "full", full)]) as rig:
+    async with Rig(tmp_path, [("s2", "full", full)], queue_timeout=0.6) as rig:
         await play(scene)
         await rig.over("queue_timeout")
         await rig.over("unknown_game")

@@ -18,6 +18,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from gameproxy import cli
 from gameproxy.cli import demo, demo_run
@@ -338,11 +339,14 @@ class TriggerReactor:
 async def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C ends the demo, which tidies up before the program ends, with 0."""
     triggers = TriggerReactor()
-    reactor.callLater(0.2, lambda: triggers.triggers[0]())
     args = cli.command_line().parse_args(["demo", "--bots", "1"])
     troubles = Troubles()
     main = demo._main(tmp_path, args, troubles, triggers)  # type: ignore[arg-type]
-    assert await in_time(main) == 0
+    over = in_time(main)
+    while not triggers.triggers:
+        await deferLater(reactor, 0.05)
+    triggers.triggers[0]()
+    assert await over == 0
     assert not troubles.tell()
     assert "Done in " in capsys.readouterr().out
 

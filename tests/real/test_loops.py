@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from twisted.internet import defer, reactor
 from twisted.internet.threads import deferToThread
 
 from gameproxy.loops import FLUSH_TIME, Loop, Stream, on_asyncio, on_twisted
@@ -460,9 +460,8 @@ async def test_cancel(run: Run) -> None:
         connecting = loop.txaio.as_future(lambda: loop.connect(HERE, full.port, 10.0, build))
         await pause(loop, 0.05)
         connecting.cancel()
-        with pytest.raises(BaseException) as told:
+        with pytest.raises((defer.CancelledError, asyncio.CancelledError)):
             await connecting
-        assert "Cancelled" in type(told.value).__name__
         await pause(loop, 0.05)
         assert built == []
         full.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
+from socket import socket
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from gameproxy.framing import FORMATS, FrameFormat
 from gameproxy.interfaces import Traffic
@@ -24,6 +26,7 @@ from tests.real.relay_peers import (
     flood,
     limited,
     numbered,
+    on,
     reaches,
     relaying,
     settled,
@@ -62,10 +65,18 @@ async def test_much_both_ways(plane: str) -> None:
         await flood(session, 6_000_000)
 
 
+def received_at_once(handle: socket, size: int) -> bytes:
+    """What a socket has, and may be nothing yet."""
+    with suppress(BlockingIOError):
+        return handle.recv(size)
+    return b""
+
+
 @limited
 async def test_a_slow_reader_that_goes_on(plane: str) -> None:
     """A side that takes little, but something within every stall timeout, is not lost, and loses nothing."""
-    async with relaying(plane, stall_timeout=0.4, small=True) as session:
+    clock = Clock()
+    async with relaying(plane, stall_timeout=0.4, clock=clock, small=True) as session:
         handle = session.client.transport.getHandle()
         shrink(handle)
         session.client.transport.pauseProducing()
@@ -73,12 +84,17 @@ async def test_a_slow_reader_that_goes_on(plane: str) -> None:
         session.server.send_all(numbered(3_000_000, sent))
         await reaches(lambda: session.server.sent, 300_000)
         for _ in range(30):  # three times the timeout
-            session.client.dataReceived(handle.recv(16384))
-            await deferLater(reactor, 0.04)
+            while not (data := received_at_once(handle, 16384)):
+                await deferLater(reactor, 0.001)
+            session.client.dataReceived(data)
+            await turns()
+            clock.advance(0.04)
         assert not session.outcome.called
         assert session.server.sent < 2_000_000
         session.client.transport.resumeProducing()
-        await reaches(lambda: session.client.size, 3_000_000)
+        while session.client.size < 3_000_000:
+            await deferLater(reactor, 0.001)
+            clock.advance(0.001)
         assert await settled(lambda: session.client.size) == session.server.sent
         assert hashlib.sha256(session.client.received).digest() == sent.digest()
 
@@ -168,15 +184,15 @@ async def test_begun_anywhere(plane: str, name: str) -> None:
     system holds then follows."""
     format = FORMATS[name]
     stream = exchange(format)
-    for cut in range(len(stream) + 1):
-        async with relaying(
-            plane, format=format, early=stream[:cut], waiting=stream[cut:]
-        ) as session:
-            for peer in (session.client, session.server):
-                await reaches(lambda peer=peer: peer.size, len(stream))
-                assert peer.received == stream
-            size = len(stream)
-            assert session.relay.traffic == Traffic(3, size, 3, size)
+    size = len(stream)
+    with on(plane) as make:
+        for cut in range(len(stream) + 1):
+            parts = {"early": stream[:cut], "waiting": stream[cut:]}
+            async with relaying(plane, format=format, make=make, **parts) as session:
+                for peer in (session.client, session.server):
+                    await reaches(lambda peer=peer: peer.size, len(stream))
+                    assert peer.received == stream
+                assert session.relay.traffic == Traffic(3, size, 3, size)
 
 
 @limited

@@ -11,16 +11,18 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
 
-from gameproxy.config import ProxyConfig
+from gameproxy.config import LimitConfig, LimitsConfig, ProxyConfig
 from gameproxy.dialect import Dialect
 from gameproxy.framing import FORMATS
 from gameproxy.interfaces import Traffic
+from gameproxy.limit_counts import LimitCounts
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import (
     EpollPlane,
     KernelPlane,
     KernelRelay,
     PlaneUnavailable,
+    RelayLimits,
     Relays,
     choice,
 )
@@ -59,9 +61,9 @@ async def test_handed_over_anywhere(name: str) -> None:
     header it does not, and is asked again."""
     stream = exchange(FORMATS[name])
     taken = 0
-    for cut in range(len(stream) + 1):
-        clock = Clock()
-        with on("sockmap", AFTER, clock) as make:
+    clock = Clock()
+    with on("sockmap", AFTER, clock) as make:
+        for cut in range(len(stream) + 1):
             async with relaying("epoll", format=FORMATS[name], make=make) as session:
                 peers = (session.client, session.server)
                 for peer in peers:
@@ -375,3 +377,31 @@ async def test_loaded_once(plane: object) -> None:
     both.load()
     assert both.state() == {"configured": "auto", "sockmap": "on"}
     both.close()
+
+
+@limited
+async def test_forgiven_before_it_is_taken() -> None:
+    """While what comes may have been sent when nothing was read, a client with limits stays out of the kernel, which
+    would hold it against him."""
+    section = LimitsConfig(frames_per_second=LimitConfig(mode="enforce", rate=1.0, burst=5.0))
+    clock = Clock()
+    limits = RelayLimits.of(section, clock, LimitCounts(section.modes))
+    with on("sockmap", 0.0, clock) as kernel:
+        make = partial(kernel, limits=limits)
+        async with relaying("sockmap", clock=clock, make=make) as session:
+            session.relay.take_back()
+            sink = session.relay._from_client
+            sink.pauseProducing()
+            clock.advance(4.0)
+            sink.resumeProducing()
+            session.client.send_now(GAME * 8)
+            await reaches(lambda: session.server.size, len(GAME * 8))
+            for _ in range(3):
+                clock.advance(1.0)
+                assert session.relay.plane == "epoll"
+            clock.advance(2.0)
+            assert session.relay.plane == "sockmap"
+            session.client.send_now(GAME)
+            await reaches(lambda: session.server.size, len(GAME * 9))
+            session.client.send_now(GAME * 6)
+            assert (await session.outcome).reason is CloseReason.LIMIT_EXCEEDED

@@ -102,6 +102,22 @@ def test_nothing_stays_open(plane: SockmapPlane) -> None:
     assert descriptors() == before
 
 
+def test_a_signal_meanwhile(plane: SockmapPlane) -> None:
+    """A signal that comes while the program is loaded stops nothing, whenever it comes, and leaves nothing open."""
+    before = len([*Path("/proc/self/fd").iterdir()])
+    came = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: came.append(1))
+    try:
+        for milliseconds in range(1, 31):
+            signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+            load(1).close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert came
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
 def test_closed_pairs_are_forgotten(plane: SockmapPlane) -> None:
     """Of a pair that is closed nothing is kept, also if it had just stopped."""
     one = Session(plane)

@@ -94,14 +94,21 @@ def test_source_distribution(built: Distributions) -> None:
 
 
 def test_contents(built: Distributions) -> None:
-    """A wheel has the package with all its files, the plugin, and no more, whatever it was made of."""
+    """A wheel has the package with all its files, the plugin, what to install it with, and no more, whatever it was
+    made of."""
     files = files_of(built.wheel)
     described = {name for name in files if ".dist-info/" in name}
     plugin = "twisted/plugins/gameproxy_plugin.py"
-    assert files.keys() - described == {plugin} | {
+    shared = {name for name in files if ".data/data/share/gameproxy/" in name}
+    assert files.keys() - described - shared == {plugin} | {
         name
         for name in built.in_git
         if name.startswith("gameproxy/") and "/newsfragments/" not in name
+    }
+    assert {name.rpartition("/")[2]: files[name] for name in shared} == {
+        name.removeprefix("etc/"): data
+        for name, data in built.in_git.items()
+        if name.startswith("etc/") and name != "etc/Dockerfile"
     }
     assert {name.rpartition(".dist-info/")[2] for name in described} == {
         *("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt"),

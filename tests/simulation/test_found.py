@@ -1,4 +1,5 @@
-"""Small runs of the faults that soaks have found in the proxy, beside what the farm's own tests have of them."""
+"""Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and one of
+the checks."""
 
 from __future__ import annotations
 
@@ -32,8 +33,22 @@ NOT_RECORDED = Run(
 )
 """A backup has a game server that is ready, and not yet which process it is: nobody saw it end, and its row stayed."""
 
+RELEASED_BEFORE = Run(
+    seed=45,
+    scenario="elsewhere",
+    clients=4,
+    left_out=frozenset({0, 2}),
+    proxies=2,
+    frames_max=1,
+    faults=(Fault(11, 190991, "proxy-hangs"), Fault(12, 390991, "reconnect-storm")),
+)
+"""A proxy stands still when it has released a slot and the row is not gone yet, and puts its rows back after that: the
+ledger counted the session that is over, and the game server had one too many. First seen with seed 900."""
 
-@pytest.mark.parametrize("run", [STOOD_STILL, NOT_RECORDED], ids=lambda run: f"seed-{run.seed}")
+
+@pytest.mark.parametrize(
+    "run", [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE], ids=lambda run: f"seed-{run.seed}"
+)
 def test_found(run: Run) -> None:
     """All holds, and each of its faults does what it did."""
     result = play(run)

@@ -191,3 +191,66 @@ class SessionsTests(LimitedCase):
             self.assertIsNone(admission.enter(client.session))
         self.assertEqual(admission.limits()["sessions_per_address_dry_run_sessions"], 2)
         self.assertEqual([client.probes for client in clients], [0, 0, 0])
+
+
+class ChangedTests(LimitedCase):
+    """Limits that change while there are sessions"""
+
+    def addresses(self, section: LimitsConfig) -> AddressLimits:
+        return AddressLimits(section, self.clock, LimitCounts(section.modes))
+
+    def test_debts(self) -> None:
+        """Who has come too often is not forgiven because something else, or only the mode, has changed; he is when the
+        rate has. Turned off and on, it begins anew."""
+        few = FEW.connections_per_second
+        addresses = self.addresses(FEW)
+        for _ in range(2):
+            self.assertIsNone(addresses.refusal("192.0.2.1"))
+        self.assertIsNotNone(addresses.refusal("192.0.2.1"))
+        dry = few.model_copy(update={"mode": "dry_run"})
+        for limit, refused in (
+            (few, True),
+            (dry, False),
+            (few, True),
+            (few.model_copy(update={"rate": 0.25}), False),
+            (LimitConfig(), False),
+            (few, False),
+        ):
+            section = LimitsConfig(connections_per_second=limit)
+            addresses.counts.reconfigure(section.modes)
+            addresses.reconfigure(section, ())
+            self.assertEqual(addresses.refusal("192.0.2.1") is not None, refused, limit)
+
+    def test_sessions(self) -> None:
+        """Sessions that came when there was no limit count, and leave it again; those of a limit that is gone are not
+        kept."""
+        admission = self.admission(LimitsConfig())
+        addresses = admission._addresses
+        assert addresses is not None
+        here = [self.client("192.0.2.1").session for _ in range(2)]
+        for session in here:
+            self.assertIsNone(admission.enter(session))
+        self.counts.reconfigure(TWO.modes)
+        addresses.reconfigure(TWO, admission.let_in())
+        self.refuses(admission, "192.0.2.1", CloseReason.LIMIT_EXCEEDED)
+        addresses.reconfigure(TWO, admission.let_in())
+        self.assertEqual(len(admission), 3)
+        admission.leave(here[0].id)
+        self.assertIsNone(self.enter(admission, "192.0.2.1"))
+        addresses.reconfigure(LimitsConfig(), admission.let_in())
+        self.assertEqual(addresses._sessions, {})
+        admission.leave(here[1].id)
+
+    def test_bounds(self) -> None:
+        """With fewer places than sessions those stay, and no other comes until there is room."""
+        admission = self.admission(LimitsConfig())
+        here = [self.client("192.0.2.1").session for _ in range(3)]
+        for session in here:
+            self.assertIsNone(admission.enter(session))
+        admission.reconfigure(2, 1000)
+        self.refuses(admission, "192.0.2.2", CloseReason.PROXY_FULL)
+        for session in here[:2]:
+            admission.leave(session.id)
+        self.assertIsNone(self.enter(admission, "192.0.2.2"))
+        admission.reconfigure(1000, 1)
+        self.refuses(admission, "192.0.2.2", CloseReason.PROXY_FULL)

@@ -14,9 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from gameproxy.admin.api import ANSWER_TIME, PAGE_MAX, Api
 from gameproxy.admin.http import Answer, Asked
 from gameproxy.admission import Admission
+from gameproxy.config import ConfigError
+from gameproxy.config_changes import Change
 from gameproxy.farm import GameFarm
-from gameproxy.operators import Operators
+from gameproxy.operators import TOLD_MAX, Operators
 from gameproxy.subjects import REASON_MAX
+from tests.fake_life import FakeLife
 from tests.farm_fixture import World, listed
 
 TOKEN = bytes(range(32)).hex().encode()
@@ -31,12 +34,14 @@ class ApiTestCase(SynchronousTestCase):
         chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 1}
         self.world = World(folder / "farm.db", games=[chess], servers=[listed("s1", game="go")])
         self.farm: GameFarm = self.world.proxy()
+        self.life = FakeLife()
         self.api = Api(
             Operators(
                 Admission(5, 3),
                 self.farm,
                 lambda: {"configured": "auto", "sockmap": "on"},
                 self.world.reactor,
+                self.life,
             ),
             TOKEN,
             self.world.reactor,
@@ -307,6 +312,31 @@ class BanTests(ApiTestCase):
         self.assertGreaterEqual(self.document(200, "POST", "kicks", json=network)["sessions"], 1)
         for wrong in ({}, {"kind": "player"}, {"kind": "x", "subject": "a"}, {**body, "a": 1}):
             self.problem(400, "POST", "kicks", json=wrong)
+
+
+class ReloadTests(ApiTestCase):
+    """POST /v1/reload"""
+
+    def test_reload(self) -> None:
+        """What has changed is told; of very many changes, how many more there are."""
+        self.life.outcome = [Change("auth.timeout", "5.0", "7.0"), Change("games.go", "{}", None)]
+        told = self.document(200, "POST", "reload")
+        changes = [
+            {"place": "auth.timeout", "from": "5.0", "to": "7.0"},
+            {"place": "games.go", "from": "{}", "to": None},
+        ]
+        self.assertEqual(told, {"changes": changes, "left_out": 0})
+        self.life.outcome = [Change("x", None, "1")] * (TOLD_MAX + 7)
+        told = self.document(200, "POST", "reload")
+        self.assertEqual((len(told["changes"]), told["left_out"]), (TOLD_MAX, 7))
+        self.assertEqual(self.life.reloads, 2)
+
+    def test_not_reloaded(self) -> None:
+        """Each problem is told with its place."""
+        self.life.outcome = ConfigError([("", "is empty"), ("auth.timeout", "must be more")])
+        self.assertEqual(
+            self.problem(409, "POST", "reload"), "is empty; auth.timeout: must be more."
+        )
 
 
 class DescriptionTests(ApiTestCase):

@@ -533,9 +533,48 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(world.result(farm.reconfigure(config)), None)
         self.assertEqual(waiting.server, "b")
         self.assertEqual(world.result(farm.start_server("chess")), "unknown_game")
-        self.assertEqual(self.state(world, "a"), "closed")
+        self.assertEqual(self.state(world, "a"), "draining")
         world.client(farm, game="go", player="anna")
         self.assertEqual(world.client(farm, game="go", player="anna").reason, "already_connected")
+
+    def test_a_server_that_is_no_longer_listed(self) -> None:
+        """It drains: who is on it stays, nobody else comes, and it is closed when the last one has left; listed again
+        meanwhile it is ready at once. One that was drained by hand stays so."""
+        world = self.world(listed("a", game="go"))
+        farm = world.proxy()
+        inside = world.client(farm, game="go")
+        self.assertEqual(inside.server, "a")
+        farm.relaying(inside.slots[0])
+        for servers, state in (([], "draining"), ([listed("a", game="go")], "ready")):
+            others = [listed("b", game="go", capacity=1), *servers]
+            farm.reconfigure(Config.model_validate({"servers": others}))
+            world.reactor.pass_time(6.0, 0.25)
+            self.assertEqual(self.state(world, "a"), state)
+        world.sql("UPDATE game_servers SET state = 'draining' WHERE id = 'a'")
+        farm.reconfigure(Config.model_validate({"servers": [listed("a", game="go")]}))
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(self.state(world, "a"), "draining")
+        farm.reconfigure(Config.model_validate({"servers": [listed("b", game="go")]}))
+        self.assertEqual(world.client(farm, game="go").server, "b")
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual((self.state(world, "a"), world.evicted), ("draining", []))
+        farm.release(inside.session)
+        world.reactor.pass_time(6.0, 0.25)
+        self.assertEqual(self.state(world, "a"), "closed")
+        self.assertEqual(world.counts("a"), (0, 0, 1, 1))
+
+    def test_a_game_that_goes_as_it_starts(self) -> None:
+        """A game server whose row is being made when its game leaves the configuration is started still."""
+        world = self.world()
+        farm = world.proxy()
+        world.reactor.threads.held = True
+        asked = farm.start_server("chess")
+        farm.reconfigure(Config.model_validate({"servers": [listed("b", game="go")]}))
+        world.reactor.threads.held = False
+        world.reactor.threads.run()
+        server = world.result(asked)
+        self.assertEqual(self.state(world, server), "starting")
+        self.assertIn(server, world.starter.pids)
 
     def test_servers_of_a_game_that_is_gone(self) -> None:
         """Servers of a game that the configuration no longer names end when they are idle, as by default."""

@@ -540,6 +540,80 @@ class Servers(CommandTestCase):
         self.assertIn("has ended already", self.fails("farm", "stop", "s1"))
 
 
+class Reload(CommandTestCase):
+    """``reload``: what comes of it is shown as the proxies say it; tests/real/test_reload.py has real ones."""
+
+    def told(self, *outcomes: dict[str, object]) -> list[GameFarm]:
+        """Proxies that have this to say."""
+        farms = sorted((self.reachable() for _ in outcomes), key=lambda farm: farm.proxy)
+        for farm, outcome in zip(farms, outcomes, strict=True):
+            self.answering(farm, line(answer=outcome))
+        return farms
+
+    def test_several_proxies(self) -> None:
+        """Those that were started with this file are reloaded, all of them; what they tell is escaped."""
+        change = {"place": ESCAPE, "from": "1", "to": None}
+        done: dict[str, object] = {
+            "reloaded": True,
+            "changes": [change],
+            "problems": [],
+            "left_out": 2,
+        }
+        idle = {**done, "changes": [], "left_out": 0}
+        one, _, three = self.told(done, {"reloaded": None, "file": "/x"}, idle)
+        status, output, errors = self.gameproxy("reload")
+        self.assertEqual((status, errors), (0, ""))
+        self.assertEqual(
+            output.splitlines(),
+            [
+                f"{one.proxy} was reloaded:",
+                r"  \x1b[2J\u202e[bold]: no more",
+                "  and 2 more changes, which are in its log",
+                f"{three.proxy} was reloaded: nothing in its configuration has changed.",
+            ],
+        )
+
+    def test_some_fail(self) -> None:
+        """When one proxy of several is not reloaded the command has failed, and says which are."""
+        problem = {"place": "auth.timeout", "problem": ESCAPE}
+        failed = {"reloaded": False, "changes": [], "problems": [problem], "left_out": 3}
+        done = {"reloaded": True, "changes": [], "problems": [], "left_out": 0}
+        one, two = self.told(failed, done)
+        silent = self.reachable()
+        lines = self.fails("reload").splitlines()
+        self.assertEqual(
+            sorted(lines),
+            sorted(
+                [
+                    rf"{one.proxy}: auth.timeout: \x1b[2J\u202e[bold]",
+                    f"{one.proxy}: 3 more problems are in its log",
+                    f"{two.proxy} was reloaded",
+                    next(line for line in lines if line.startswith(f"{silent.proxy} cannot be")),
+                ]
+            ),
+        )
+
+    def test_nonsense(self) -> None:
+        """Answers that make no sense are none; a proxy of an older version says that it does not know this."""
+        done: dict[str, object] = {"reloaded": True, "changes": [], "problems": [], "left_out": 0}
+        for answer in (
+            line(answer={}),
+            line(answer={**done, "changes": [1]}),
+            line(answer={**done, "problems": [{"place": 1}]}),
+            line(answer={**done, "left_out": "many"}),
+        ):
+            self.answering(self.reachable(), answer)
+            self.assertIn("no answer that makes sense", self.fails("reload"))
+            self.world.sql("DELETE FROM proxies")
+        self.answering(self.reachable(), line(error="protocol_error", message="Does not know."))
+        self.assertIn("Does not know.", self.fails("reload"))
+
+    def test_no_proxy(self) -> None:
+        """Where none runs, nothing is reloaded, and that is said."""
+        self.world.proxy()
+        self.assertIn("nothing was reloaded", self.fails("reload"))
+
+
 class Status(CommandTestCase):
     """``status``."""
 
@@ -608,6 +682,31 @@ class Status(CommandTestCase):
         self.assertRegex(output, rf"{farms[0].proxy} .* 3 +10 +1 expecting, 2 relaying")
         self.assertRegex(output, rf"{farms[1].proxy} .*cannot be asked")
 
+    def test_draining(self) -> None:
+        """That a proxy is being stopped is shown, since when, how many are left, and when it ends them; so is that it
+        does not serve yet."""
+        farms = sorted((self.reachable() for _ in range(3)), key=lambda farm: farm.proxy)
+        now = time.time()
+        drains: list[dict[str, object]] = [
+            {"since": now - 40, "ends_at": now + 7230, "sessions": 3},
+            {"since": now - 4000, "ends_at": now - 1, "sessions": 3},
+        ]
+        for farm, drain in zip(farms, drains, strict=False):
+            answer = line(answer={**FACTS, "state": "draining", "drain": drain})
+            self.answering(farm, answer, answer)
+        starting = line(answer={**FACTS, "state": "starting", "drain": None})
+        self.answering(farms[2], starting, starting)
+        output = self.gameproxy("status")[1]
+        self.assertRegex(
+            output, r" 3 +10 +draining since 4\d s, those left end in 2 h: 1 expecting, 2 relaying"
+        )
+        self.assertIn("draining since 1 h, those left are being ended: 1 exp", output)
+        self.assertIn(" starting: 1 exp", output)
+        first, second, third = self.document("status")["proxies"]
+        self.assertEqual((first["state"], first["drain"]), ("draining", drains[0]))
+        self.assertEqual((second["drain"], third["drain"]), (drains[1], None))
+        self.assertEqual(third["state"], "starting")
+
     def test_limits(self) -> None:
         """Limits that were broken are shown, with whether that ended anybody."""
         farm = self.reachable()
@@ -638,6 +737,7 @@ class Status(CommandTestCase):
 
     def test_nonsense(self) -> None:
         """Answers that make no sense, or have no end, are no answers."""
+        wrong_drain = {**FACTS, "drain": {"since": "long"}}
         wrong_number = {**FACTS, "limits": {"max_sessions": "many"}}
         for answer in (
             b"",
@@ -646,6 +746,7 @@ class Status(CommandTestCase):
             b'{"answer": 1}\n',
             line(answer={}),
             line(answer=wrong_number),
+            line(answer=wrong_drain),
             line(error="internal", message="Failed."),
             b"x" * (asking.ANSWER_MAX + 1),
         ):

@@ -11,6 +11,7 @@ from gameproxy.admission import Admission
 from gameproxy.farm import GameFarm
 from gameproxy.operators import Operators
 from gameproxy.reasons import Refusal
+from tests.fake_life import FakeLife
 from tests.farm_fixture import World
 
 
@@ -23,8 +24,13 @@ class OperatorsTests(SynchronousTestCase):
         chess = {"name": "chess", "command": ["chessd"], "capacity": 2, "max_servers": 1}
         self.world = World(folder / "farm.db", games=[chess])
         self.farm: GameFarm = self.world.proxy()
+        self.life = FakeLife()
         self.operators = Operators(
-            Admission(5, 3), self.farm, lambda: {"configured": "epoll"}, self.world.reactor
+            Admission(5, 3),
+            self.farm,
+            lambda: {"configured": "epoll"},
+            self.world.reactor,
+            self.life,
         )
 
     def ask(self, **request: object) -> Any:

@@ -493,6 +493,58 @@ class StopTest(ServiceTestCase):
         third = proxy.stopService()
         self.assertIsNone(self.successResultOf(third))
 
+    def test_hastened(self) -> None:
+        """When the drain is hastened those who are left are told at once; again, it changes nothing. Before a drain
+        there is nothing to hasten."""
+        proxy = self.started(self.config(proxy=ProxyConfig(drain_grace=1000.0)))
+        self.game_server()
+        visitor = self.visit()
+        proxy.hasten()
+        self.settle()
+        self.assertEqual([session.state for session in proxy.sessions], ["relaying"])
+        done = proxy.stopService()
+        self.settle(3.0)
+        assert proxy.drain is not None
+        began = proxy.drain.since
+        self.assertEqual(proxy.drain.ends_at, began + 1000.0)
+        self.assertEqual(visitor.happened, ["welcome"])
+        proxy.hasten()
+        self.assertEqual(proxy.drain.ends_at, began + 3.0)
+        self.settle()
+        self.assertEqual([session.state for session in proxy.sessions], ["closing"])
+        proxy.hasten()
+        self.let_end()
+        self.assertEqual(visitor.happened, ["welcome", "draining"])
+        self.assertIsNone(self.successResultOf(done))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_hastened_at_once(self) -> None:
+        """It may be hastened in the moment in which it begins."""
+        proxy = self.started(self.config(proxy=ProxyConfig(drain_grace=1000.0)))
+        self.game_server()
+        visitor = self.visit()
+        done = proxy.stopService()
+        proxy.hasten()
+        self.let_end()
+        self.assertEqual(visitor.happened, ["welcome", "draining"])
+        self.assertIsNone(self.successResultOf(done))
+
+    def test_someone_stays_though_hastened(self) -> None:
+        """A session that does not end keeps a hastened proxy for seconds, however long it may stall otherwise."""
+        settings = ProxyConfig(drain_grace=1000.0, stall_timeout=700.0)
+        proxy = self.started(self.config(proxy=settings))
+        self.game_server()
+        self.visit()
+        (session,) = proxy.sessions
+        session.inputs = MemoryInputs()  # type: ignore[assignment]  # it does not end whatever it is told
+        done = proxy.stopService()
+        self.settle(2.0)
+        proxy.hasten()
+        self.settle(4.9)
+        self.assertNoResult(done)
+        self.settle(0.2)
+        self.assertIsNone(self.successResultOf(done))
+
     def test_someone_stays(self) -> None:
         """A session that does not end keeps the proxy only so long."""
         settings = ProxyConfig(drain_grace=10.0, stall_timeout=7.0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.simulation.chance import entropy, stream
 from gameproxy.simulation.kernel import EPOCH, Kernel, Livelock
+from gameproxy.simulation.network import SYN_LOST, SYN_REFUSED, SYN_RETRANSMIT_FIRST, SYN_RETRIES
 from gameproxy.simulation.reactor import SimReactor
+from gameproxy.simulation.sockets import SimSocket
 from gameproxy.simulation.trace import Trace
 
 
@@ -90,6 +94,42 @@ class KernelTests(SynchronousTestCase):
 
         again()
         self.assertRaises(Livelock, kernel.run)
+
+
+class ConnectingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.kernel = Kernel(1)
+        process = self.kernel.add_machine("here", "10.0.0.1").start("p")
+        self.kernel.add_machine("there", "10.0.0.2")
+        self.socket = SimSocket(process)
+
+    def test_refused(self) -> None:
+        """A connection to where nobody listens is refused, and that is counted."""
+        self.socket.connect_ex(("10.0.0.2", 80))
+        self.kernel.run()
+        self.assertEqual(self.kernel.reached, {SYN_REFUSED: 1})
+        self.assertEqual(self.socket.connect_ex(("10.0.0.2", 80)), errno.ECONNREFUSED)
+
+    def test_lost(self) -> None:
+        """What asks for a connection is lost where the way is cut, again and again until it is given up: all count."""
+        self.kernel.network.cut("10.0.0.1", "10.0.0.2")
+        self.socket.connect_ex(("10.0.0.2", 80))
+        self.kernel.run()
+        self.assertEqual(self.kernel.reached, {SYN_LOST: SYN_RETRIES + 1})
+        self.assertEqual(self.socket.connect_ex(("10.0.0.2", 80)), errno.ETIMEDOUT)
+
+    def test_answer_lost(self) -> None:
+        """So is the answer where the way back is cut."""
+        listener = SimSocket(self.kernel.machines["10.0.0.2"].start("q"))
+        listener.bind(("10.0.0.2", 80))
+        listener.listen(1)
+        self.kernel.network.cut("10.0.0.2", "10.0.0.1")
+        self.socket.connect_ex(("10.0.0.2", 80))
+        self.kernel.run(until=EPOCH + SYN_RETRANSMIT_FIRST)
+        self.assertEqual((self.kernel.reached, self.socket.state), ({SYN_LOST: 1}, "connecting"))
+        self.kernel.network.mend("10.0.0.2", "10.0.0.1")
+        self.kernel.run(until=EPOCH + 2 * SYN_RETRANSMIT_FIRST)
+        self.assertEqual((self.kernel.reached, self.socket.state), ({SYN_LOST: 1}, "connected"))
 
 
 class ReactorTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.service import GameProxy
 from gameproxy.simulation.clients import Plan
-from gameproxy.simulation.world import Simulation, SimulationFailed
+from gameproxy.simulation.world import Simulation, SimulationFailed, default_config
 
 
 class WorldTests(SynchronousTestCase):
@@ -36,6 +36,19 @@ class WorldTests(SynchronousTestCase):
         first = trace(1)
         self.assertEqual(trace(1), first)
         self.assertNotEqual(trace(2), first)
+
+    def test_nothing_is_loaded_into_the_kernel(self) -> None:
+        """Whatever the configuration names, Twisted's transports move the frames of a simulated world."""
+        usual = default_config()
+        for relay in ("auto", "sockmap"):
+            proxy = usual.proxy.model_copy(update={"relay": relay})
+            config = usual.model_copy(update={"proxy": proxy})
+            with Simulation(1, config=config, wall_budget=30) as sim:
+                relays = sim.proxies[0].service._relays
+                self.assertEqual(relays.state()["configured"], "transport")
+                clients = sim.clients.batch(2)
+                sim.assert_reached(clients, server=True)
+                sim.settle()
 
     def test_all_have_ended(self) -> None:
         """Clients have ended when each of them has, and no more when one comes again."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import signal
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from twisted.application.service import IServiceMaker
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
@@ -16,6 +18,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy import tap
+from gameproxy.config import ConfigError
 from gameproxy.service import ConfigurationError, GameProxy
 
 GOOD = """
@@ -119,10 +122,88 @@ class TapTest(SynchronousTestCase):
         with (
             patch.object(GameProxy, "startService"),
             patch.object(tap, "_cannot_start", heard.append),
+            patch.object(signal, "signal"),
         ):
             proxy.startService()
         proxy.started.errback(OSError())
         self.assertEqual(len(heard), 1)
+
+    def test_signals(self) -> None:
+        """SIGHUP reloads; SIGTERM and SIGINT are the reactor's until they have stopped it, and hasten that then."""
+        proxy = self.service(GOOD)
+        handlers: dict[int, Any] = {}
+        called: list[str] = []
+        with (
+            patch.object(signal, "signal", handlers.__setitem__),
+            patch.object(tap, "_reactor") as reactor,
+            patch.object(GameProxy, "startService"),
+            patch.object(GameProxy, "stopService"),
+            patch.object(GameProxy, "hasten", lambda self: called.append("hasten")),
+            patch.object(tap.Program, "hang_up", lambda self: called.append("hang up")),
+        ):
+            reactor.callFromThread = lambda act: act()
+            proxy.startService()
+            self.assertEqual(list(handlers), [signal.SIGHUP])
+            proxy.stopService()
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                handlers[number](number, None)
+        self.assertEqual(called, ["hang up", "hasten", "hasten"])
+
+    def test_supervisor(self) -> None:
+        """Whoever started the program is told when clients are served, and when they are not any more; that somebody
+        cannot be told does not keep it from that."""
+        proxy = self.service(GOOD)
+        told: list[str] = []
+
+        def tell(environment: object, fact: str) -> None:
+            told.append(fact)
+            raise OSError("nobody listens")
+
+        with (
+            patch.object(signal, "signal"),
+            patch.object(tap, "tell_supervisor", tell),
+            patch.object(GameProxy, "startService"),
+            patch.object(GameProxy, "stopService"),
+        ):
+            proxy.startService()
+            self.assertEqual(told, [])
+            proxy.started.callback(None)
+            self.assertEqual(told, ["READY=1"])
+            proxy.stopService()
+        self.assertEqual(told, ["READY=1", "STOPPING=1"])
+
+    def test_capabilities(self) -> None:
+        """They are given up when the ports are open and the kernel's program is loaded."""
+        proxy = self.service(GOOD)
+        done: list[str] = []
+        with (
+            patch.object(GameProxy, "privilegedStartService", lambda self: done.append("start")),
+            patch.object(tap, "give_up_ambient", lambda: done.append("give up")),
+        ):
+            proxy.privilegedStartService()
+        self.assertEqual(done, ["start", "give up"])
+
+    def test_hang_up(self) -> None:
+        """Of many who ask while it is reloaded, one has it done again; what fails is logged by whoever reloads, faults
+        here."""
+        proxy = self.service(GOOD)
+        asked: list[Deferred[Any]] = []
+        with patch.object(GameProxy, "reload", lambda self: asked.append(Deferred()) or asked[-1]):
+            for _ in range(5):
+                proxy.hang_up()
+            self.assertEqual(len(asked), 2)
+            asked[0].errback(ConfigError([]))
+            proxy.hang_up()
+            proxy.hang_up()
+            self.assertEqual(len(asked), 3)
+            asked[1].errback(ZeroDivisionError())
+            asked[2].callback([])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_file(self) -> None:
+        """It knows its file, wherever the program's folder will be."""
+        proxy = self.service(GOOD)
+        self.assertEqual(proxy.file, (self.folder / "gameproxy.toml").absolute())
 
     def test_plugin(self) -> None:
         """twist and twistd find it."""

@@ -22,7 +22,7 @@ CREATE TABLE game_servers (
     reported_load REAL,
     started_at REAL,
     heartbeat_at REAL,
-    origin TEXT NOT NULL DEFAULT 'started',   -- started by a proxy, listed in its configuration, or closed: the sums of old servers
+    origin TEXT NOT NULL DEFAULT 'started',   -- started by a proxy, listed in its configuration, unlisted while it drains since then, or closed: the sums of old servers
     proxy TEXT,                               -- the proxy that looks after it
     pid INTEGER,
     process_started TEXT,

@@ -23,7 +23,7 @@ OLDEST_LINUX: Final = (5, 19)
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _TYPES: Final = Path("/sys/kernel/btf/vmlinux")
 _LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
-_LONGEST_TRIAL: Final = 1000  # ms
+_LONGEST_TRIAL: Final = 5000  # ms
 
 
 class Unavailable(Exception):

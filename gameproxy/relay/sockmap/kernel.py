@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -22,6 +23,7 @@ _ARRAY: Final = 2  # a type of map
 _SYSCALL: Final = 31  # a type of program
 _SLEEPABLE: Final = 1 << 4
 _STREAM_VERDICT: Final = 5  # where a program is attached
+_ATTEMPTS: Final = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -131,7 +133,16 @@ def run_loader(
     :return: the descriptors of the maps and of the programs.
     :raises OSError: as bpf(2) says.
     """
+    for _ in range(_ATTEMPTS - 1):
+        # The verifier, which takes most of the time, gives up when a signal comes.
+        with suppress(BlockingIOError):
+            return _run_loader(data, instructions, map_sizes, program_count)
+    return _run_loader(data, instructions, map_sizes, program_count)
 
+
+def _run_loader(
+    data: bytes, instructions: bytes, map_sizes: Sequence[int], program_count: int
+) -> tuple[list[int], list[int]]:
     class Map(ctypes.Structure):
         _fields_ = [
             ("descriptor", ctypes.c_int32),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 from gameproxy.framing import FrameFormat, Verdict
 from gameproxy.messages import RESERVED_BELOW
@@ -51,8 +52,20 @@ class Limit:
     enforced: bool = True
 
 
+class Account(Protocol):
+    """A limit and how far it is used up, outside of the kernel."""
+
+    limit: Limit
+    ahead: float
+    """Seconds by which what has come is ahead of the rate; 0 when the whole burst is free."""
+
+    def count(self, units: int) -> None:
+        """So many have passed that were too many, as the limit is not enforced."""
+        ...
+
+
 class Bucket(ctypes.Structure):
-    """A limit, and how far it is used up."""
+    """An :class:`Account` in the kernel."""
 
     cost: int
     burst: int
@@ -74,6 +87,15 @@ class Bucket(ctypes.Structure):
         # Rounded up, so that the whole burst fits when each unit's cost was rounded.
         self.burst = min(-(-int(limit.burst * self.cost) // _COST_UNITS), _LONGEST)
         self.enforced = limit.enforced
+
+    @property
+    def ahead(self) -> float:
+        """As of an :class:`Account`."""
+        return max(0, self.busy_until - time.monotonic_ns()) / _NS
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        self.busy_until = time.monotonic_ns() + round(seconds * _NS)
 
 
 class Record(ctypes.Structure):

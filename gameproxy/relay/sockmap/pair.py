@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from gameproxy.framing import FrameScanner
 from gameproxy.relay.sockmap import tcp
-from gameproxy.relay.sockmap.layout import NEVER, Limit, Record, Stop
+from gameproxy.relay.sockmap.layout import NEVER, Account, Record, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Way:
 
     :param source: where it comes from: a connected TCP socket that does not block, of which all has been read.
     :param scanner: has seen all that was read, holds nothing, and knows what may pass. It is the lane's from now on.
-    :param frames: limit of frames, or ``None``.
-    :param bytes: limit of bytes, or ``None``.
+    :param frames: limits the frames, unless it is ``None``. The lane's from now on, as is ``bytes``.
+    :param bytes: limits the bytes, unless it is ``None``.
     """
 
     source: socket.socket
     scanner: FrameScanner
-    frames: Limit | None = None
-    bytes: Limit | None = None
+    frames: Account | None = None
+    bytes: Account | None = None
 
 
 class Lane:
@@ -43,7 +43,8 @@ class Lane:
     :ivar source: the socket from which it reads.
     :ivar sink: the socket to which it writes.
     :ivar scanner: while the lane is ours, stands at the first byte that the kernel has left. Whoever reads the lane
-        has it scan all that is read, and writes what it returns to the sink.
+        has it scan all that is read, and writes what it returns to the sink. The accounts of the lane's limits stand
+        there too.
     :ivar cookie: the source's, by which the kernel tells of it.
     :ivar ours: whether the kernel leaves to us what comes.
     :ivar stopped: why it does, the last time that it did by itself.
@@ -57,12 +58,24 @@ class Lane:
         self.ours = False
         self.stopped: Stop | None = None
         self._record = record
+        self._limits = [
+            (account, bucket)
+            for account, bucket in (
+                (way.frames, record.frame_bucket),
+                (way.bytes, record.byte_bucket),
+            )
+            if account is not None
+        ]
+        self._counted = [0] * len(self._limits)
         self._is_taken = True
         self._is_drained = False
         self._read = 0
         self._seen_begun = self._seen_bytes = 0
         self._first_bytes = 0
         self._first_written = tcp.written(sink)
+        for account, bucket in self._limits:
+            bucket.fill(account.limit)
+            bucket.ahead = account.ahead
 
     @property
     def frames(self) -> int:
@@ -76,16 +89,6 @@ class Lane:
     def size(self) -> int:
         """Bytes that have passed, here and in the kernel."""
         return self.scanner.size + self._record.bytes - self._seen_bytes
-
-    @property
-    def frames_over(self) -> int:
-        """Frames beyond a limit that is not enforced, as far as the kernel has passed them on."""
-        return self._record.frame_bucket.over
-
-    @property
-    def bytes_over(self) -> int:
-        """Bytes beyond a limit that is not enforced, as far as the kernel has passed them on."""
-        return self._record.byte_bucket.over
 
     @property
     def relayed(self) -> int:
@@ -144,6 +147,14 @@ class Lane:
         if self._is_taken:
             self._read += size
 
+    def count_over(self) -> None:
+        """Have the accounts count what the kernel has passed on that was too much."""
+        for index, (account, bucket) in enumerate(self._limits):
+            over = bucket.over
+            if over > self._counted[index]:
+                account.count(over - self._counted[index])
+                self._counted[index] = over
+
     def stop(self) -> None:
         """Make the lane ours, from the next byte on."""
         self._take(None)
@@ -172,6 +183,9 @@ class Lane:
         self.scanner.skip(begun, size, remaining)
         self._seen_begun, self._seen_bytes = record.begun, record.bytes
         record.resume_at = NEVER
+        for account, bucket in self._limits:
+            account.ahead = bucket.ahead
+        self.count_over()
 
     def resume(self) -> bool:
         """Make the lane the kernel's again, if nothing is under way here.
@@ -191,6 +205,8 @@ class Lane:
         self._first_written, self._first_bytes = written, record.bytes
         record.is_based = 0
         record.resume_remaining = self.scanner.remaining
+        for account, bucket in self._limits:
+            bucket.ahead = account.ahead
         tcp.received(self.source)  # takes the lock: whoever sees what follows sees this
         # Where nothing has been left the program goes on from its own state, which is the same.
         record.resume_at = self._read if record.stopped else NEVER
@@ -210,6 +226,7 @@ class Lane:
     def let_go(self) -> None:
         """The record is about to be another's."""
         self._take(None)
+        self._limits = []
         self._record = Record.from_buffer_copy(self._record)
 
 

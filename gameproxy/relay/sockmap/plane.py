@@ -15,7 +15,7 @@ from typing import Final
 from gameproxy.framing import FrameFormat
 from gameproxy.relay.sockmap import kernel, tcp
 from gameproxy.relay.sockmap.image import SHIPPED, Image
-from gameproxy.relay.sockmap.layout import NEVER, Limit, Record
+from gameproxy.relay.sockmap.layout import NEVER, Record
 from gameproxy.relay.sockmap.pair import Lane, Pair, Way
 from gameproxy.relay.sockmap.ring import RECORD_SIZE, Ring
 
@@ -147,7 +147,6 @@ class SockmapPlane:
             record.backlog_most = backlog_most
             record.resume_at = NEVER
             record.cookie = tcp.cookie(way.source)
-            _limit(record, way.frames, way.bytes)
             lanes.append(Lane(way, sink, record))
         return lanes[0], lanes[1]
 
@@ -172,13 +171,6 @@ class SockmapPlane:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
-
-
-def _limit(record: Record, frames: Limit | None, bytes: Limit | None) -> None:
-    if frames is not None:
-        record.frame_bucket.fill(frames)
-    if bytes is not None:
-        record.byte_bucket.fill(bytes)
 
 
 def _why_refused(error: OSError) -> str:

@@ -4,6 +4,7 @@ from gameproxy.simulation.scenarios.connect import plan_of
 from gameproxy.simulation.world import Simulation
 
 HOUR = 3600.0
+FAULT_SPAN = HOUR
 
 
 def play(sim: Simulation, count: int) -> None:
