@@ -18,6 +18,9 @@ _LOOPBACK: Final = re.compile(
     re.DOTALL,
 )
 _LISTENER_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]{1,9})(?::|$)")
+BACKLOG: Final = 1024
+"""Connections that may wait to be accepted. With Twisted's 50 the system drops honest ones in a flood, and their
+clients ask again after a second or three."""
 
 
 class Section(BaseModel):
@@ -135,14 +138,22 @@ def is_loopback(description: str) -> bool:
     return bool(_LOOPBACK.fullmatch(description))
 
 
+def _with_backlog(description: str) -> str:
+    names_all = all("=" in one for one in re.split(r"(?<!\\):", description)[2:])
+    if _LISTENER_PORT.match(description) and names_all and "backlog=" not in description:
+        return f"{description}:backlog={BACKLOG}"
+    return description
+
+
 def listening_endpoint(reactor: object, description: str) -> IStreamServerEndpoint:
-    """The endpoint that one of a ``listen`` describes; nothing listens yet.
+    """The endpoint that one of a ``listen`` describes; nothing listens yet. One of TCP that says nothing of its backlog
+    has one of :data:`BACKLOG`.
 
     :param reactor: what will listen.
     :raises ValueError: Twisted knows no such endpoint, or a file that it needs cannot be read.
     """
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(description))
     except OSError as error:
         raise ValueError(f"names a file that cannot be read: {error.strerror}") from error
     except Exception as error:

@@ -69,11 +69,11 @@ class Program(ProcessProtocol):
             self.transport.signalProcess(signal)
         return self.over()
 
-    def over(self) -> Deferred[int]:
+    def over(self, within: float = PATIENCE) -> Deferred[int]:
         """Fires with the exit status when it has ended by itself."""
         waiting: Deferred[int] = Deferred()
         self.ended.addCallback(lambda status: (waiting.callback(status), status)[1])
-        return waiting.addTimeout(PATIENCE, reactor, self._too_late)
+        return waiting.addTimeout(within, reactor, self._too_late)
 
     def outReceived(self, data: bytes) -> None:
         self.output += data.decode("utf-8", "replace")

@@ -15,7 +15,7 @@ SECONDS = float(os.environ.get("API_SECONDS", "30"))
 """For how long it is asked at least."""
 
 
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 240)
 @pytest_twisted.ensureDeferred
 async def test_asked_for_long(tmp_path: Path) -> None:
     """With one seed after another schemathesis makes up requests at the same proxy, in which ever more has been done:

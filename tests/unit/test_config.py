@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -336,6 +337,22 @@ class Endpoints(SynchronousTestCase):
         """A description gives its endpoint."""
         endpoint = listening_endpoint(MemoryReactor(), "tcp:7777")
         self.assertIsInstance(endpoint, TCP4ServerEndpoint)
+
+    def test_backlog(self) -> None:
+        """So many may wait as a flood brings, unless it says how many."""
+        for description, backlog in (
+            ("tcp:7777", 1024),
+            ("tcp:port=7777", 1024),
+            ("tcp:7777:interface=127.0.0.1", 1024),
+            (r"tcp6:7777:interface=\:\:1", 1024),
+            ("tcp:7777:backlog=5:interface=127.0.0.1", 5),
+            ("tcp:7777:127.0.0.1", 50),
+            ("tcp:7777:127.0.0.1:7", 7),
+        ):
+            reactor = MemoryReactor()
+            listening_endpoint(reactor, description).listen(Factory())
+            ((_, _, found, _),) = reactor.tcpServers
+            self.assertEqual(found, backlog, description)
 
     def test_bad(self) -> None:
         """Whatever Twisted raises for a bad one comes as a ValueError with words."""
