@@ -86,9 +86,8 @@ class Shrinker:
         run = self.best.run
         soon = tuple(replace(fault, at=fault.at // SOONER) for fault in run.faults)
         for clients in (0, 1, 2, 8, 20):
-            for scenario in (
-                (run.scenario, *SIMPLE) if clients <= SIMPLE_CLIENTS else (run.scenario,)
-            ):
+            others = SIMPLE if clients <= SIMPLE_CLIENTS else ()
+            for scenario in (run.scenario, *others):
                 few = replace(run, scenario=scenario, clients=clients, left_out=frozenset())
                 if clients < self._clients and (
                     self._fails(few) or self._fails(replace(few, faults=soon))
