@@ -16,10 +16,12 @@ from gameproxy.simulation.kernel import MICROSECONDS
 from gameproxy.simulation.runs import FAULT_SPAN, Result, Run, play
 
 T = TypeVar("T")
-SIMPLE: Final = ("batch", "connect", "small-farm", "elsewhere")
+SIMPLE: Final = ("batch", "connect", "small-farm", "elsewhere", "one-place")
 """Scenarios that may show a failure of another with fewer clients."""
 SOONER: Final = 20
 """By how much sooner faults come that are to meet few clients."""
+SIMPLE_CLIENTS: Final = 8
+"""With so many at most."""
 FEW_FAULTS: Final = 3
 FEW_CLIENTS: Final = 2
 """A run with so many is small."""
@@ -80,11 +82,12 @@ class Shrinker:
         return self.best
 
     def _try_few_clients(self) -> None:
-        """Few may do, perhaps in another scenario: this takes a moment to try, and saves long searches."""
+        """Few may do, perhaps in a simple scenario: this takes a moment to try, and saves long searches."""
         run = self.best.run
         soon = tuple(replace(fault, at=fault.at // SOONER) for fault in run.faults)
         for clients in (0, 1, 2, 8, 20):
-            for scenario in (run.scenario, *SIMPLE) if clients <= 2 else (run.scenario,):
+            others = SIMPLE if clients <= SIMPLE_CLIENTS else ()
+            for scenario in (run.scenario, *others):
                 few = replace(run, scenario=scenario, clients=clients, left_out=frozenset())
                 if clients < self._clients and (
                     self._fails(few) or self._fails(replace(few, faults=soon))

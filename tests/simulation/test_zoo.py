@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gameproxy.simulation.runs import Run, play
 from tests.simulation.hunt import hunt
 from tests.simulation.zoo import ZOO
 
@@ -26,6 +27,15 @@ def test_caught(name: str) -> None:
     catch = hunt(bug, most=50, shrinking=60)
     assert catch is not None
     assert catch.is_as_it_should, catch
+
+
+@pytest.mark.parametrize("name", ["last-come-first-served", "released-before-gone"])
+def test_caught_in_one_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shows only where a game server is full, or a queue long, does so with a few players and no faults."""
+    runs = [Run(seed, "one-place", clients=8) for seed in range(20)]
+    assert play(runs[0]).failure is None
+    next(bug for bug in ZOO if bug.name == name).plant(monkeypatch)
+    assert any(play(run).failure is not None for run in runs)
 
 
 def test_enough_bugs() -> None:

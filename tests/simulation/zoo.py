@@ -33,7 +33,7 @@ class Bug:
 
     :param missing: what is not done any more, in one sentence.
     :param plant: takes it out, until the patch is undone.
-    :param clients: how few clients show it: more where a farm must be full, or a queue long.
+    :param clients: how few clients show it: more where a queue must be long.
     """
 
     name: str
@@ -100,10 +100,7 @@ def release_not_retried(patch: MonkeyPatch) -> None:
     patch.setattr(FarmStore, "must", once)
 
 
-@bug(
-    "A slot is given back when the connection to its game server exists no more, and not before.",
-    clients=40,
-)
+@bug("A slot is given back when the connection to its game server exists no more, and not before.")
 def released_before_gone(patch: MonkeyPatch) -> None:
     def conclude(self: SessionSteps, reason: Any, message: str, attempt: Any) -> None:
         self.state = "closing"
@@ -149,7 +146,7 @@ def _change_schema(patch: MonkeyPatch, *changes: tuple[str, str]) -> None:
     patch.setattr(upgrades, "_SCRIPTS", scripts)
 
 
-@bug("Who waits is served in the order of arrival.", clients=50)
+@bug("Who waits is served in the order of arrival.", clients=6)
 def last_come_first_served(patch: MonkeyPatch) -> None:
     _change_statements(
         patch,
