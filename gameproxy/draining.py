@@ -32,6 +32,7 @@ class Drain:
         self.ends_at = self.since + section.drain_grace
         self._sessions = sessions
         self._section = section
+        self._grace = section.drain_grace
         self._clock = clock
         self._is_over: Deferred[None] | None = None
         self._ending: IDelayedCall | None = None
@@ -41,7 +42,7 @@ class Drain:
         """Wait until there are no sessions, or too much time has passed."""
         if not self._sessions:
             return
-        grace = max(0.0, self.ends_at - self._clock.seconds())
+        grace = self._grace
         self._log.info(
             "Draining: {count} sessions may go on for {grace:g} s.",
             count=len(self._sessions),
@@ -61,7 +62,7 @@ class Drain:
         now = self._clock.seconds()
         if self.ends_at <= now:
             return
-        self.ends_at = now
+        self.ends_at, self._grace = now, 0.0
         if self._ending is not None and self._ending.active():
             self._log.info(
                 "The drain is hastened: {count} sessions end.", count=len(self._sessions)

@@ -1,6 +1,8 @@
 """What the tests with real sockets share."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +16,15 @@ pytest.register_assert_rewrite(
     "tests.real.streams",
     "tests.real.tls_scene",
 )
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder of this test's own, whose path is so short that the paths of UNIX sockets in it are not too long, in
+    however many processes and under whatever name the tests run."""
+    # What a test has killed may end, and write, a moment later.
+    with TemporaryDirectory(prefix="gp-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

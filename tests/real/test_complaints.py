@@ -34,12 +34,12 @@ def edit(town: Town, old: str, new: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_scale_down_under_live_players(tmp_path: Path) -> None:
+async def test_scale_down_under_live_players(short_path: Path) -> None:
     """Scale-down under live players: not here. Of game servers that are no longer needed those end on which nobody is;
     not one with a player, whether it is drained, there may be fewer, or its game is gone from the configuration. It
     ends when he has left."""
     game = "capacity = 1\nmax_servers = 3\nstop_when_idle = 1.0\nstop_grace = 1.0"
-    async with Town(tmp_path, game, proxies=1) as town:
+    async with Town(short_path, game, proxies=1) as town:
         ann, *others = await together(town.join(name) for name in ("ann", "bob", "eve"))
         (mine,) = town.query("SELECT server FROM slots WHERE player = 'guest:ann'")[0]
 
@@ -71,15 +71,15 @@ LIVING = "SELECT id, state FROM game_servers WHERE state <> 'closed'"
 
 
 @pytest_twisted.ensureDeferred
-async def test_leaked_rows_in_the_registry(tmp_path: Path) -> None:
+async def test_leaked_rows_in_the_registry(short_path: Path) -> None:
     """Leaked rows in the registry: not here. When clients, game servers and proxies have died in any way, and listed
     servers have gone from the configuration, no row is left of any of them that counts for something, nor a file."""
     game = "capacity = 4\nmax_servers = 4\nmin_ready = 1\nstop_grace = 1.0"
     listed = (
         "[[servers]]\nid = 's{0}'\ngame = 'elsewhere'\nhost = '127.0.0.1'\nport = 1\ncapacity = 1\n"
     )
-    async with Town(tmp_path, game) as town:
-        file = tmp_path / "gameproxy.toml"
+    async with Town(short_path, game) as town:
+        file = short_path / "gameproxy.toml"
         before = file.read_text()
         file.write_text(before + listed.format(1) + listed.format(2))
         await does(town, "reload")
@@ -119,7 +119,7 @@ async def test_leaked_rows_in_the_registry(tmp_path: Path) -> None:
             )
 
         def keys() -> set[str]:
-            return {key.stem for key in (tmp_path / "farm.servers").glob("*.key")}
+            return {key.stem for key in (short_path / "farm.servers").glob("*.key")}
 
         await until(settled)
         reserved, connections, balance = town.sums()

@@ -78,14 +78,14 @@ async def status(town: Town) -> Any:
 
 
 @pytest_twisted.ensureDeferred
-async def test_hastened(tmp_path: Path) -> None:
+async def test_hastened(short_path: Path) -> None:
     """The second SIGTERM ends who is left, and the program within seconds, with its game server going on."""
-    async with Draining(tmp_path) as town:
+    async with Draining(short_path) as town:
         await hastened(town, "TERM", "TERM")
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_a_terminal(tmp_path: Path) -> None:
+async def test_in_a_terminal(short_path: Path) -> None:
     """So does Ctrl-C, pressed twice in a terminal."""
-    async with Draining(tmp_path, in_terminal=True) as town:
+    async with Draining(short_path, in_terminal=True) as town:
         await hastened(town, "^C", "^C")

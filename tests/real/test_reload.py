@@ -68,9 +68,9 @@ class Changing(Town):
 
 
 @pytest_twisted.ensureDeferred
-async def test_sighup(tmp_path: Path) -> None:
+async def test_sighup(short_path: Path) -> None:
     """What is in the file counts from then on, whoever plays goes on; what is wrong is logged, and nothing changes."""
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         ann = await town.join("ann")
         town.edit(("guests = true", "guests = false"))
         assert "auth.guests: true -> false" in await town.hang_up()
@@ -87,9 +87,9 @@ async def test_sighup(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_command(tmp_path: Path) -> None:
+async def test_the_command(short_path: Path) -> None:
     """It prints what has changed, for people and for programs; or what cannot be, a line each, with status 1."""
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         ann = await town.join("ann")
         status, output, errors = await town.reload()
         assert (status, errors) == (0, "") and output.endswith("has changed.\n")
@@ -115,27 +115,27 @@ async def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_file(tmp_path: Path) -> None:
+async def test_another_file(short_path: Path) -> None:
     """A proxy that was started with another file, if on the same database, is left alone, and so is one of none."""
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         await town.join("ann")
-        other = tmp_path / "other.toml"
+        other = short_path / "other.toml"
         other.write_text(town.file.read_text().replace("guests = true", "guests = false"))
         status, output, errors = await deferToThread(run, "reload", "--config", str(other))
         assert (status, output) == (1, "") and f"no proxy runs with {other}" in errors
-        link = tmp_path / "link.toml"
+        link = short_path / "link.toml"
         link.symlink_to(town.file)
-        status, *_ = await deferToThread(run, "reload", "--config", str(link))
+        status, _, errors = await deferToThread(run, "reload", "--config", str(link))
         assert status == 0, errors
 
 
 @pytest_twisted.ensureDeferred
-async def test_ports(tmp_path: Path) -> None:
+async def test_ports(short_path: Path) -> None:
     """A port that is new takes clients in, one that is gone refuses them, and those who came by it play on. Where one
     cannot be opened no other is."""
     first, second = free_port(), free_port()
     listen = 'listen = ["tcp:0:interface=127.0.0.1"{}]'
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         ann = await town.join("ann")
         taken = socket.create_server(("127.0.0.1", 0))
         with closing(taken):
@@ -165,10 +165,10 @@ def listens(port: int) -> bool:
 
 
 @pytest_twisted.ensureDeferred
-async def test_games(tmp_path: Path) -> None:
+async def test_games(short_path: Path) -> None:
     """Of a game that is gone no more servers start, and nobody comes in; who plays it plays on. One that is new is
     started at once."""
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         ann = await town.join("ann")
         town.edit(('name = "crowd"', 'name = "other"'))
         status, _, errors = await town.reload()
@@ -186,7 +186,7 @@ async def test_games(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_limits_since(tmp_path: Path) -> None:
+async def test_limits_of_those_who_are_there(short_path: Path) -> None:
     """A limit on the sessions of an address counts those that came when there was none, and what was counted is counted
     on while its mode stays."""
     limit = "[limits.sessions_per_address]\nmode = '{}'\nrate = {}\n"
@@ -196,7 +196,7 @@ async def test_limits_since(tmp_path: Path) -> None:
         limits = json.loads(output)["limits"]
         return {name: number for name, number in limits.items() if name.endswith("_sessions")}
 
-    async with Changing(tmp_path) as town:
+    async with Changing(short_path) as town:
         before = town.file.read_text()
         for name in ("ann", "bob"):
             await town.join(name)
@@ -221,7 +221,7 @@ async def test_limits_since(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_kernel(tmp_path: Path, plane: object) -> None:
+async def test_the_kernel(short_path: Path, plane: object) -> None:
     """With a limit on frames those who begin to relay keep to it, in the kernel too; those who relayed there before do
     not, and stay there. Without it again, those who come then may send what they like."""
     limit = '[limits.frames_per_second]\nmode = "enforce"\nrate = 1\nburst = 5\n'
@@ -235,7 +235,7 @@ async def test_the_kernel(tmp_path: Path, plane: object) -> None:
                 return
             await pause(0.1)
 
-    async with Changing(tmp_path, proxy="sockmap_after = 0.1") as town:
+    async with Changing(short_path, proxy="sockmap_after = 0.1") as town:
         before = town.file.read_text()
         ann = await town.join("ann")
         await relayed(sockmap=1)
@@ -256,10 +256,10 @@ async def test_the_kernel(tmp_path: Path, plane: object) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_all_or_nobody(tmp_path: Path) -> None:
+async def test_nobody_comes_in_before_all_is_in_place(short_path: Path) -> None:
     """Who connects to a port that a reload has opened waits with the system until all is in place; when it is given up,
     he is turned away."""
-    async with Rig(tmp_path) as rig:
+    async with Rig(short_path) as rig:
         numbers = [free_port(), free_port()]
         listen = tuple(f"tcp:{number}:interface=127.0.0.1" for number in numbers)
         section = rig.proxy._config.proxy_protocol.model_copy(

@@ -73,11 +73,11 @@ class Activated(Town):
 
 
 @pytest_twisted.ensureDeferred
-async def test_restarts_that_drop_everyone_or_kill_the_game_servers(tmp_path: Path) -> None:
+async def test_restarts_that_drop_everyone_or_kill_the_game_servers(short_path: Path) -> None:
     """Restarts that drop everyone or kill the game servers: not here. Who connects while no proxy runs waits, and is
     let in by the next one, in the game that the last one has started; the kernel refuses nobody. What was said before
     the next one ran is not lost."""
-    town = Activated(tmp_path)
+    town = Activated(short_path)
     with closing(town.listener), closing(town.told):
         async with town:
             for number in range(3):
@@ -106,10 +106,10 @@ async def test_restarts_that_drop_everyone_or_kill_the_game_servers(tmp_path: Pa
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_crowd_meets_a_restart(tmp_path: Path) -> None:
+async def test_a_crowd_meets_a_restart(short_path: Path) -> None:
     """Clients that connect one after the other all through a restart are all let in: by the one, by the other, or by
     the other after the one has told them that it drains."""
-    town = Activated(tmp_path)
+    town = Activated(short_path)
     with closing(town.listener), closing(town.told):
         async with town:
             proxy = await town.start()
@@ -144,9 +144,9 @@ async def plays(visitor: Visitor) -> bool:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest_twisted.ensureDeferred
-async def test_a_port_for_both(tmp_path: Path) -> None:
+async def test_a_port_for_both(short_path: Path) -> None:
     """Whoever comes by IPv4 to a port of IPv6 has an address of IPv4, for bans and limits."""
-    town = Activated(tmp_path, "INET6")
+    town = Activated(short_path, "INET6")
     with closing(town.listener), closing(town.told):
         async with town:
             await town.start()
@@ -155,11 +155,11 @@ async def test_a_port_for_both(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_socket(tmp_path: Path) -> None:
+async def test_without_a_socket(short_path: Path) -> None:
     """Where systemd has passed on no socket, the proxy does not start, and says at which place of the configuration."""
-    town = Activated(tmp_path)
+    town = Activated(short_path)
     with closing(town.listener), closing(town.told):
         command = [sys.executable, "-m", "twisted", "--log-format", "text", "gameproxy"]
-        proxy = Program(command, tmp_path)
+        proxy = Program(command, short_path)
         assert await proxy.over() == 1
         assert "proxy.listen[0]: " in proxy.output and "Traceback" not in proxy.output
