@@ -46,7 +46,7 @@ class Drain:
         self._log.info(
             "Draining: {count} sessions may go on for {grace:g} s.",
             count=len(self._sessions),
-            grace=round(grace, 1),
+            grace=grace,
         )
         self._is_over = Deferred()
         longest = LAST_WORDS_TIME + (self._section.stall_timeout if grace else 0.0)
