@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -104,7 +105,8 @@ async def ask(url: str, folder: Path, seed: int) -> None:
     finally:
         await program.end("KILL")
     assert status == 0, program.output
-    assert "Tested: 10" in program.output, program.output
+    all_of_them = r"Selected: (\d+)/\1\s+Tested: \1\s"
+    assert re.search(all_of_them, program.output), program.output
     status, _ = await deferToThread(fetch, f"{url}/v1/status", "GET", token(folder))
     assert status == 200
 
