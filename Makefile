@@ -60,7 +60,7 @@ bench: .venv/test.stamp
 bench-relay: .venv/bench.stamp
 	$(BIN)/python benchmarks/bench_relay.py $(if $(SHORT),--rounds 1 --idle 1000)
 
-# What 500 sessions notice of floods; nine minutes. SHORT=1: one.
+# What 500 sessions notice of floods; twelve minutes. SHORT=1: two.
 bench-floods: .venv/test.stamp
 	$(BIN)/python benchmarks/bench_floods.py $(if $(SHORT),--rounds 1 --seconds 3)
 
