@@ -183,11 +183,15 @@ class KernelEnd(DirectEnd):
     def _return(self) -> None:
         self._returning = None
         assert self.kernel is not None
-        if self.empty() and self.kernel.resume():
+        is_clear = self.empty()
+        if is_clear and self.kernel.resume():
             self._given()
         elif not self._is_over and self.is_direct:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             self._returning = self._on.clock.callLater(self._pause, self._return)
+            if is_clear:  # for a moment the kernel may have had it
+                self._plane.leave(self)
+                self._drain()
 
     # Out of it
 

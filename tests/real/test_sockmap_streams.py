@@ -239,6 +239,45 @@ def test_stop_is_final(plane: SockmapPlane) -> None:
         one.until(lambda: one.pumps[0].ended)
 
 
+@pytest.mark.parametrize("was_stopped", [False, True])
+def test_resumed_and_given_back_at_once(
+    plane: SockmapPlane, monkeypatch: pytest.MonkeyPatch, was_stopped: bool
+) -> None:
+    """A lane that is resumed, and that the kernel gives back before that is seen, goes on behind what the kernel has
+    passed on in between."""
+    with session(plane) as one:
+        one.pumps.clear()
+        lane = one.to_server
+        lane.stop()
+        if was_stopped:
+            one.client.sendall(GAME)
+            one.until(lambda: lane.unread and lane.is_drained())
+            lane.sink.sendall(lane.scanner.scan(lane.read(99)))
+            one.expect(one.server, GAME)
+        before = lane.size
+        long = INT32.encode(b"\x10" * 100)
+        received, calls = tcp.received, []
+
+        def meanwhile(connection: socket.socket) -> tcp.Received:
+            calls.append(connection)
+            if len(calls) == 2:
+                for piece in (long[:50], long[50:] + b"\0\0"):
+                    size = received(connection).size
+                    one.client.sendall(piece)
+                    while received(connection).size == size:
+                        pass
+            return received(connection)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tcp, "received", meanwhile)
+            assert not lane.resume()
+        assert lane.ours
+        assert (lane.scanner.size, lane.size) == (before + 50, before + 50)
+        one.expect(one.server, long[:50])
+        assert lane.is_drained()
+        assert lane.scanner.scan(lane.read(99)) == long[50:]
+
+
 def play_at_random(plane: SockmapPlane, seed: int) -> None:
     """Let both sides send as fast as they can, and take lanes from the kernel at any moment; see what arrives."""
     chance = random.Random(seed)

@@ -191,7 +191,8 @@ class Lane:
         """Make the lane the kernel's again, if nothing is under way here.
 
         :return: whether it is. It is not when the scanner holds something, when there is something to be read, or when
-            the sink's TCP has not taken all that was written.
+            the sink's TCP has not taken all that was written; nor when the kernel has given it back by now, which may
+            have passed something on before: see :meth:`is_drained`.
         """
         if not self.ours or not self._is_taken:
             return not self.ours
@@ -212,10 +213,10 @@ class Lane:
         record.resume_at = self._read if record.stopped else NEVER
         record.asked = 0
         tcp.received(self.source)  # and from here on the program sees that
-        if record.left != self._read:
-            record.resume_at = NEVER
-            return False
         self.ours = self._is_drained = False
+        if record.left != self._read:  # perhaps behind something that it has passed on
+            self._take(None)
+            return False
         return True
 
     def not_taken(self) -> None:
