@@ -69,7 +69,6 @@ class KernelRelay(EpollRelay):
         self._on = on
         around = dialect, clock, stall_timeout, on_end, disturbs, limits
         super().__init__(on.epoll, client, server, *around)
-        self._clock = clock
         self._format = dialect.format
         self._after = after
         self._pause = FIRST_PAUSE

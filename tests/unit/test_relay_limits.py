@@ -17,9 +17,16 @@ from gameproxy.limit_counts import LimitCounts
 from gameproxy.messages import FrameType, Notice
 from gameproxy.reasons import CloseReason
 from gameproxy.relay import RelayLimits, TransportRelay
-from gameproxy.wire import LINGER, Side
+from gameproxy.wire import Side
 from tests.fake_transport import BUFFER, FakeTransport
-from tests.unit.test_relay_transport import GAME, INT32, STALL_TIMEOUT, MeasuredWire, told
+from tests.unit.test_relay_transport import (
+    GAME,
+    INT32,
+    STALL_TIMEOUT,
+    MeasuredWire,
+    Peers,
+    told,
+)
 
 LEAVE = INT32.encode(Notice("left", "").encode(FrameType.CLOSE))
 FRAMES = LimitConfig(mode="enforce", rate=10.0, burst=20.0)
@@ -31,27 +38,10 @@ def dry(limit: LimitConfig) -> LimitConfig:
 
 
 @dataclass
-class Limited:
+class Limited(Peers):
     """A session with limits, between two fake transports."""
 
-    clock: Clock
-    client: FakeTransport
-    server: FakeTransport
     counts: LimitCounts
-    outcomes: list[Outcome]
-
-    @property
-    def reason(self) -> CloseReason | None:
-        """Why it ended; ``None`` while it has not."""
-        (outcome,) = self.outcomes or [None]
-        return outcome.reason if outcome else None
-
-    def settle(self) -> None:
-        """Let both take what they are sent, and more than the time of ending pass."""
-        for _ in range(3):
-            self.client.take()
-            self.server.take()
-            self.clock.advance(LINGER)
 
 
 def limited(section: LimitsConfig, dialect: str = "native") -> Limited:
@@ -70,7 +60,7 @@ def limited(section: LimitsConfig, dialect: str = "native") -> Limited:
         sides.append(Side(wire, FrameScanner(INT32, words.server_verdicts), b""))
     relay = TransportRelay(*sides, words, clock, STALL_TIMEOUT, outcomes.append, limits=limits)
     relay.start()
-    return Limited(clock, *transports, counts, outcomes)
+    return Limited(clock, *transports, relay, outcomes, counts)
 
 
 class FrameTests(SynchronousTestCase):
