@@ -11,6 +11,7 @@ from relay_figures import Row, rows, share_of_target
 from relays import HAPROXY, NO_PROXY, WORKLOADS, Workload
 
 FEW, MANY, BULK, PLAYERS, ONE = (workload.name for workload in WORKLOADS)
+SOCKMAP = "gameproxy, sockmap"
 CPU, RATE, P50 = "CPU added", "rate", "p50"
 # Ratios to HAProxy of the same run; more is better for the rate, less for the others.
 TARGETS: Mapping[str, Mapping[tuple[str, str], float]] = {
@@ -25,7 +26,7 @@ TARGETS: Mapping[str, Mapping[tuple[str, str], float]] = {
         (PLAYERS, CPU): 1.2,
         (ONE, P50): 1.0,
     },
-    "gameproxy, sockmap": {
+    SOCKMAP: {
         (FEW, CPU): 0.9,
         (MANY, CPU): 0.75,
         (BULK, CPU): 0.38,
@@ -128,11 +129,21 @@ def _circumstances(result: Mapping[str, Any]) -> Sequence[str]:
     cores = len(facts["cores"])
     left_out = "; ".join(f"{name}: {reason}" for name, reason in result["left_out"].items())
     idle = next(iter(result["memory"].values()))["sessions"]
+    bulk = [w for w in result["windows"] if w["workload"] == BULK and w["kind"] == SOCKMAP]
+    elsewhere = sum(window["elsewhere"] for window in bulk)
+    sessions = len(bulk) * next(work.sessions for work in WORKLOADS if work.is_bulk)
     return [
         f"Medians of {options['rounds']} windows of {options['seconds']:g} s of each relay at each work, shuffled; "
         f"the scheduler places all on {cores} cores, but for pinned: the proxy on one, load and game server on the "
         f"other. CPU in microseconds a round trip. Memory: {idle} idle sessions. Foreign load: median "
         f"{result['foreign']:.2f} of a core, most {result['foreign_most']:.2f}. Faults: {result['faults']}.",
+        *(
+            [
+                f"At the end of bulk's windows {elsewhere} of {sessions} sessions had stepped out of the kernel."
+            ]
+            if bulk
+            else []
+        ),
         *([f"Left out: {left_out}."] if left_out else []),
         f"{facts['processor']}, {cores} cores, Linux {facts['kernel']}, Python {facts['python']}, "
         f"Twisted {facts['twisted']}, {facts['haproxy']}; "

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from gameproxy.arena.echo import Echo
-from gameproxy.config import AuthConfig, Config, ServerConfig
+from gameproxy.config import AuthConfig, Config, ProxyConfig, ServerConfig
 from gameproxy.gameserver import GameServerService, Place
 from gameproxy.handshake import derive_server_key
 from gameproxy.keys import read_secret
@@ -19,6 +19,8 @@ from gameproxy.service import GameProxy
 HERE = "127.0.0.1"
 
 auth = AuthConfig(guests=True)
+# A farm of its own: in another's database the proxy would use that farm's game servers too.
+farm = ProxyConfig(database="sqlite:///embedded.db")
 secret = read_secret(Config(auth=auth).secret_path, os.urandom)
 place = Place("echo-1", derive_server_key(secret, "echo-1"), HERE, port=0, capacity=8)
 game = GameServerService(Echo(), place, reactor)
@@ -26,7 +28,7 @@ game.startService()
 
 listed = ServerConfig(id="echo-1", game="echo", host=HERE, port=game.server.port, capacity=8)
 proxy = GameProxy(
-    Config(auth=auth, servers=[listed]),
+    Config(proxy=farm, auth=auth, servers=[listed]),
     reactor,
     endpoints=[TCP4ServerEndpoint(reactor, int(os.environ.get("PORT", "7777")), interface=HERE)],
 )
