@@ -150,6 +150,7 @@ KINDS = (
     ),
     _in_python("Twisted portforward", "portforward"),
     _in_python("asyncio, uvloop", "uvloop", _uvloop_missing),
+    _in_python("Python, bare epoll", "bare"),
     _gameproxy("transport"),
     _gameproxy("epoll"),
     _gameproxy("sockmap"),

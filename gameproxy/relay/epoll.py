@@ -158,8 +158,25 @@ class EpollPlane:
         self.close()
 
 
+class Source(Protocol):
+    """Where an end reads: a socket, or what stands before it."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Read once.
+
+        :return: how many bytes were read; 0 at the end of the stream.
+        :raises BlockingIOError: there is nothing yet.
+        :raises OSError: the connection is broken.
+        """
+        ...
+
+
 class DirectEnd:
     """One end of a session: its socket is read on the plane and written at once to the other's.
+
+    With many sessions most of what a frame costs here is memory that is in no cache. So it is touched as little as can
+    be: methods are called on their objects, as kept bound ones are objects more, and what waits in the sink's transport
+    is asked for only where something may wait.
 
     :param lane: what comes of the socket goes along it.
     """
@@ -167,12 +184,13 @@ class DirectEnd:
     __slots__ = (
         "_lane",
         "_plane",
-        "_receive",
-        "_scan",
         "_scanner",
-        "_send",
+        "_scanning",
         "_sink",
+        "_sink_may_wait",
+        "_sink_socket",
         "_sink_transport",
+        "_source",
         "_wire",
         "descriptor",
     )
@@ -185,10 +203,12 @@ class DirectEnd:
         self._sink_transport = cast(Connection, sink.transport)
         handle = cast(Connection, wire.transport).socket
         self.descriptor = handle.fileno()
-        self._receive: Callable[[memoryview], int] = handle.recv_into
-        self._send = self._sink_transport.socket.send
+        self._source: Source = handle
+        self._sink_socket = self._sink_transport.socket
+        # Of what comes early; and after that only this end writes to the transport while it is read here.
+        self._sink_may_wait = True
         self._scanner = lane.scanner
-        self._scan = lane.scan
+        self._scanning = lane.scanning
 
     @property
     def is_direct(self) -> bool:
@@ -227,7 +247,7 @@ class DirectEnd:
         :return: how many bytes were read.
         """
         try:
-            size = self._receive(buffer)
+            size = self._source.recv_into(buffer)
         except BlockingIOError:  # nothing is there any more
             return 0
         except OSError:  # broken
@@ -235,20 +255,27 @@ class DirectEnd:
         if not size:
             self.hand_back()
             return 0
-        data = self._scan(buffer[:size])
-        sink = self._sink_transport
+        data = self._scanning.scan(buffer[:size])
+        if self._sink_may_wait:
+            self._sink_may_wait = self._sink_waits()
         sent = 0
-        # What was written waits in these two, and goes first. Twisted has no public name for that.
-        if data and not (sink.dataBuffer or sink._tempDataBuffer):
+        if data and not self._sink_may_wait:
             try:
-                sent = self._send(data)
+                sent = self._sink_socket.send(data)
             except OSError:
                 sent = 0  # it is full; or broken, and its transport will see that
         if sent < len(data):
+            self._sink_may_wait = True
             self._sink.write(bytes(data[sent:]))
         if self._scanner.stopped is not None:
             self._lane.scan_stopped()
         return size
+
+    def _sink_waits(self) -> bool:
+        """Whether something waits in the sink's transport, which goes first."""
+        transport = self._sink_transport
+        # Twisted has no public name for that.
+        return bool(transport.dataBuffer or transport._tempDataBuffer)
 
 
 class EpollRelay(TransportRelay):

@@ -136,12 +136,12 @@ class KernelEnd(DirectEnd):
     def is_clear(self) -> bool:
         """Whether it is read on the plane, nothing waits on the way to the other, and nothing that comes is forgiven:
         the kernel does not."""
-        sink, meter = self._sink_transport, self._lane.meter
+        meter = self._lane.meter
         waits = self._is_paused or self._is_draining or self._looking is not None
         return (
             self.is_direct
             and not (self._is_over or waits)
-            and not (sink.dataBuffer or sink._tempDataBuffer)
+            and not self._sink_waits()
             and not (meter is not None and meter.is_forgiving)
         )
 
@@ -168,7 +168,7 @@ class KernelEnd(DirectEnd):
     def hand_over(self, lane: KernelLane) -> None:
         """The program reads from now on."""
         self.kernel = lane
-        self._receive = lane.read_into
+        self._source = lane
         self._given()
 
     def _given(self) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from gameproxy.framing import Control, FrameError
-from gameproxy.relay.meter import Meter, Scan
+from gameproxy.relay.meter import Meter, Scanning
 from gameproxy.wire import Side, StallWatch, Wire
 
 
@@ -48,7 +48,7 @@ class Lane:
     :ivar meter: scans in place of the scanner, and sees whether it is too much.
     :ivar source: pauses while the sink is slow. A plane that reads in place of the wire puts itself here.
     :ivar scanner: what has passed, and what stopped it.
-    :ivar scan: scans what comes.
+    :ivar scanning: scans what comes: the meter, or the scanner.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Lane:
         self.source: Source = source.wire
         self.scanner = source.scanner
         self.meter = meter
-        self.scan: Scan = source.scanner.scan if meter is None else meter.scan
+        self.scanning: Scanning = source.scanner if meter is None else meter
 
     @property
     def is_slow(self) -> bool:
@@ -103,7 +103,7 @@ class Lane:
     # What the source's wire calls
 
     def data_received(self, data: bytes) -> None:
-        self._pass_on(self.scan(data))
+        self._pass_on(self.scanning.scan(data))
 
     def stream_ended(self) -> None:
         self._relay.source_ended(self)

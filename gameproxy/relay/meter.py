@@ -32,13 +32,13 @@ class Exceeded(FrameError):
         self.limit = limit
 
 
-class Scan(Protocol):
-    """Looks at the next chunk of a stream, as :meth:`gameproxy.framing.FrameScanner.scan` does."""
+class Scanning(Protocol):
+    """Looks at a stream chunk by chunk, as :class:`gameproxy.framing.FrameScanner` does."""
 
     @overload
-    def __call__(self, data: bytes, /) -> bytes: ...
+    def scan(self, data: bytes, /) -> bytes: ...
     @overload
-    def __call__(self, data: memoryview, /) -> bytes | memoryview: ...
+    def scan(self, data: memoryview, /) -> bytes | memoryview: ...
 
 
 class TokenBucket:

@@ -132,8 +132,8 @@ class Lane:
         self._has_read(len(data))
         return data
 
-    def read_into(self, buffer: memoryview) -> int:
-        """As :meth:`read`, into memory that is there.
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """As :meth:`read`, into memory that is there, under the name that sockets have for it.
 
         :return: how many bytes were read; 0 at the end of the stream.
         """
