@@ -7,7 +7,7 @@ has a value from outside: games are those of the configuration, all else is a wo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Final
 
@@ -28,6 +28,7 @@ from gameproxy.farm.counts import BAN_KINDS, SERVER_STATES, FarmCounts
 from gameproxy.limit_counts import LIMITS, LimitCounts
 from gameproxy.metrics import BOUNDS, Durations
 from gameproxy.phases import Phase
+from gameproxy.proxied import HeaderCounts
 from gameproxy.reasons import CloseReason
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,6 +53,7 @@ class Reading:
     :param ended: how many sessions ended with each close reason.
     :param phases: how long it took to come through each.
     :param outcomes: how often each mechanism had each result.
+    :param headers: what has come to ports of PROXY headers.
     :param early: bytes that are kept of what came early, and how many may be.
     :param limits: of admission, and how many sessions count for that of the unauthenticated.
     :param broken: how often the limits of ``[limits]`` were broken.
@@ -66,6 +68,7 @@ class Reading:
     phases: dict[Phase, Durations]
     outcomes: dict[tuple[str, str], int]
     turned_away: int
+    headers: HeaderCounts
     early: tuple[int, int]
     limits: dict[str, int]
     broken: LimitCounts
@@ -236,6 +239,13 @@ def _of_bounds(reading: Reading) -> Iterator[Metric]:
         "gameproxy_connections_turned_away",
         "Connections closed without a word: there was not even room to say that there is none.",
         reading.turned_away,
+    )
+    yield _labelled(
+        CounterMetricFamily,
+        "gameproxy_proxied_connections",
+        "Connections to ports of PROXY headers, by what became of the header.",
+        ("header",),
+        (((fate,), number) for fate, number in asdict(reading.headers).items()),
     )
     yield _gauge("gameproxy_early_bytes", "Bytes kept of what clients sent before WELCOME.", early)
     yield _gauge("gameproxy_max_early_bytes", "How many of these there may be.", early_limit)

@@ -110,6 +110,7 @@ class Pages:
             phases=proxy.metrics.phases,
             outcomes=dict(proxy.authenticator.outcomes),
             turned_away=proxy.metrics.turned_away,
+            headers=proxy.headers,
             early=(proxy.early_bytes.kept, proxy.early_bytes.limit),
             limits=proxy.sessions.limits(),
             broken=proxy.limits.counts,

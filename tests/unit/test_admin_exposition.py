@@ -21,6 +21,7 @@ from gameproxy.interfaces import Traffic
 from gameproxy.limit_counts import LIMITS, LimitCounts
 from gameproxy.metrics import BOUNDS, Metrics
 from gameproxy.phases import Phase
+from gameproxy.proxied import HeaderCounts
 from gameproxy.reasons import CloseReason
 from tests.pages import DOCS, ROOT
 
@@ -33,6 +34,7 @@ NOTHING = Reading(
     phases=Metrics().phases,
     outcomes={},
     turned_away=0,
+    headers=HeaderCounts(),
     early=(0, 1000),
     limits={"max_sessions": 5, "max_unauthenticated": 3, "unauthenticated": 0},
     broken=LimitCounts({"idle_seconds": "enforce", "frames_per_second": "dry_run"}),
@@ -52,6 +54,7 @@ LABELS = {
     "kind": {"player", "address"},
     "limit": set(LIMITS),
     "mode": {"off", "dry_run", "enforce"},
+    "header": {"passed", "own", "unused", "untrusted", "bad", "late", "unfinished"},
 }
 """The values that each label may have; of ``le`` and ``version`` others see to that."""
 _NAME = re.compile(r"\b(?:gameproxy|process)_[a-z_]+\b")
@@ -121,6 +124,7 @@ class ExpositionTests(SynchronousTestCase):
                 ended={CloseReason.LEFT: 9},
                 outcomes={("ticket", "refused"): 5},
                 turned_away=6,
+                headers=HeaderCounts(untrusted=8),
                 early=(17, 1000),
                 limits={"max_sessions": 5, "max_unauthenticated": 3, "unauthenticated": 2},
                 farm=FarmCounts(
@@ -146,6 +150,7 @@ class ExpositionTests(SynchronousTestCase):
         self.assertEqual(value("relayed_bytes", "server"), 40)
         self.assertEqual(value("authentications", "ticket", "refused"), 5)
         self.assertEqual(value("connections_turned_away"), 6)
+        self.assertEqual(value("proxied_connections", "untrusted"), 8)
         self.assertEqual((value("early_bytes"), value("max_early_bytes")), (17, 1000))
         self.assertEqual(value("unauthenticated_sessions"), 2)
         self.assertEqual(value("max_unauthenticated_sessions"), 3)
