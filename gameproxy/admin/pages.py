@@ -21,6 +21,7 @@ from gameproxy.farm import GameFarm
 from gameproxy.farm.counts import FarmCounts
 from gameproxy.limits import Limits
 from gameproxy.metrics import Metrics
+from gameproxy.proxied import HeaderCounts
 
 METRICS_FRESH: Final = 1.0
 """Seconds for which a scrape is good for others too, so that no crowd of them costs more than one."""
@@ -39,6 +40,7 @@ class Watched(Protocol):
     farm: GameFarm
     authenticator: CredAuthenticator
     limits: Limits
+    headers: HeaderCounts
     early_bytes: EarlyBytes
     games: tuple[str, ...]
     hindrance: str
