@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,26 @@ class TapTest(SynchronousTestCase):
         ):
             proxy.startService()
             self.assertEqual(told, [])
+            self.addCleanup(gc.unfreeze)
             proxy.started.callback(None)
             self.assertEqual(told, ["READY=1"])
             proxy.stopService()
         self.assertEqual(told, ["READY=1", "STOPPING=1"])
+
+    def test_garbage_collector(self) -> None:
+        """Once clients are served it looks through what comes then, and not through what the program is made of."""
+        proxy = self.service(GOOD)
+        with (
+            patch.object(signal, "signal"),
+            patch.object(tap, "tell_supervisor"),
+            patch.object(GameProxy, "startService"),
+        ):
+            proxy.startService()
+        self.addCleanup(gc.unfreeze)
+        gc.unfreeze()  # what other tests have frozen
+        proxy.started.callback(None)
+        self.assertGreater(gc.get_freeze_count(), 10_000)
+        self.assertLess(len(gc.get_objects()), 10_000)
 
     def test_capabilities(self) -> None:
         """They are given up when the ports are open and the kernel's program is loaded."""
