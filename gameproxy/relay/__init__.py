@@ -5,7 +5,7 @@ from gameproxy.relay.epoll import EpollPlane, EpollRelay
 from gameproxy.relay.kernel import KernelRelay
 from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.meter import RelayLimits
-from gameproxy.relay.transport import TransportRelay
+from gameproxy.relay.transport import Terms, TransportRelay
 
 __all__ = [
     "EpollPlane",
@@ -15,5 +15,6 @@ __all__ = [
     "PlaneUnavailable",
     "RelayLimits",
     "Relays",
+    "Terms",
     "TransportRelay",
 ]

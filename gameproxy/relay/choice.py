@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from twisted.logger import Logger
@@ -15,7 +16,7 @@ from gameproxy.relay.kernel import KernelRelay
 from gameproxy.relay.kernel_plane import KernelPlane
 from gameproxy.relay.meter import NO_LIMITS, RelayLimits
 from gameproxy.relay.sockmap import Unavailable, load
-from gameproxy.relay.transport import TransportRelay
+from gameproxy.relay.transport import Terms, TransportRelay
 from gameproxy.sites import Disturbs, never
 from gameproxy.wire import Side
 
@@ -48,10 +49,8 @@ class Relays:
         limits: RelayLimits = NO_LIMITS,
     ) -> None:
         self._section = section
-        self._dialect = dialect
+        self._terms = Terms(dialect, reactor, section.stall_timeout, limits, disturbs)
         self._reactor = reactor
-        self._disturbs = disturbs
-        self._limits = limits
         self._plane = EpollPlane(reactor) if section.relay != "transport" else None
         self._kernel: KernelPlane | None = None
         self._trouble: str | None = "The program is not loaded yet."
@@ -88,29 +87,21 @@ class Relays:
 
     def reconfigure(self, section: ProxyConfig, limits: RelayLimits) -> None:
         """Sessions that begin to relay from now on do it so; ``relay`` is as it was."""
-        self._section, self._limits = section, limits
+        self._section = section
+        self._terms = replace(self._terms, stall_timeout=section.stall_timeout, limits=limits)
 
     def between(self, client: Side, server: Side, on_end: Callable[[Outcome], None]) -> Relay:
         """Make the relay between a client and a game server.
 
         :param on_end: called once, when both connections are being ended.
         """
-        section = self._section
-        around = (
-            self._dialect,
-            self._reactor,
-            section.stall_timeout,
-            on_end,
-            self._disturbs,
-            self._limits,
-        )
-        plane = self._plane
+        plane, section = self._plane, self._section
         if plane is None or not plane.takes(client.wire, server.wire):
-            return TransportRelay(client, server, *around)
+            return TransportRelay(client, server, self._terms, on_end)
         if self._kernel is None:
-            return EpollRelay(plane, client, server, *around)
+            return EpollRelay(plane, client, server, self._terms, on_end)
         after = 0.0 if section.relay == "sockmap" else section.sockmap_after
-        return KernelRelay(self._kernel, after, client, server, *around)
+        return KernelRelay(self._kernel, after, client, server, self._terms, on_end)
 
     def close(self) -> None:
         """All sessions are over."""

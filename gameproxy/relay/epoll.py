@@ -14,18 +14,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome
 from gameproxy.relay.lane import Lane
-from gameproxy.relay.meter import NO_LIMITS, RelayLimits
-from gameproxy.relay.transport import TransportRelay
-from gameproxy.sites import Disturbs, never
+from gameproxy.relay.transport import Terms, TransportRelay
 from gameproxy.wire import Side, Wire
 
 READ_MAX: Final = 192 * 1024
@@ -289,14 +286,10 @@ class EpollRelay(TransportRelay):
         on: EpollPlane,
         client: Side,
         server: Side,
-        dialect: Dialect,
-        clock: IReactorTime,
-        stall_timeout: float,
+        terms: Terms,
         on_end: Callable[[Outcome], None],
-        disturbs: Disturbs = never,
-        limits: RelayLimits = NO_LIMITS,
     ) -> None:
-        super().__init__(client, server, dialect, clock, stall_timeout, on_end, disturbs, limits)
+        super().__init__(client, server, terms, on_end)
         self._ends = self._make_ends(on)
 
     def _make_ends(self, on: EpollPlane) -> tuple[DirectEnd, DirectEnd]:

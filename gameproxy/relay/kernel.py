@@ -25,7 +25,6 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from gameproxy.dialect import Dialect
 from gameproxy.interfaces import Outcome, Traffic
 from gameproxy.relay.epoll import EpollPlane, EpollRelay
 from gameproxy.relay.kernel_plane import (
@@ -36,10 +35,9 @@ from gameproxy.relay.kernel_plane import (
     KernelEnd,
     KernelPlane,
 )
-from gameproxy.relay.meter import NO_LIMITS, RelayLimits
 from gameproxy.relay.sockmap import Lane as KernelLane
 from gameproxy.relay.sockmap import NotTaken, Pair
-from gameproxy.sites import Disturbs, never
+from gameproxy.relay.transport import Terms
 from gameproxy.wire import LINGER, Side, StallWatch, Wire
 
 LOOKS: Final = 4
@@ -59,17 +57,11 @@ class KernelRelay(EpollRelay):
         after: float,
         client: Side,
         server: Side,
-        dialect: Dialect,
-        clock: IReactorTime,
-        stall_timeout: float,
+        terms: Terms,
         on_end: Callable[[Outcome], None],
-        disturbs: Disturbs = never,
-        limits: RelayLimits = NO_LIMITS,
     ) -> None:
         self._on = on
-        around = dialect, clock, stall_timeout, on_end, disturbs, limits
-        super().__init__(on.epoll, client, server, *around)
-        self._format = dialect.format
+        super().__init__(on.epoll, client, server, terms, on_end)
         self._after = after
         self._pause = FIRST_PAUSE
         self._pair: Pair | None = None
@@ -112,7 +104,7 @@ class KernelRelay(EpollRelay):
         self._next = None
         if all(end.empty() for end in self._both):
             try:
-                self._pair = self._on.take(self._format, self._both)
+                self._pair = self._on.take(self._terms.dialect.format, self._both)
             except NotTaken:
                 pass
             else:
@@ -125,7 +117,7 @@ class KernelRelay(EpollRelay):
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _look_later(self) -> None:
-        self._next = self._on.clock.callLater(self._stall_timeout / LOOKS, self._look)
+        self._next = self._on.clock.callLater(self._terms.stall_timeout / LOOKS, self._look)
 
     def _look(self) -> None:
         self._look_later()
@@ -160,9 +152,9 @@ class KernelRelay(EpollRelay):
             return
         deadline: IDelayedCall | StallWatch
         if is_over:
-            deadline = self._clock.callLater(LINGER, wire.abort)
+            deadline = self._terms.clock.callLater(LINGER, wire.abort)
         else:
-            deadline = StallWatch(self._clock, wire, self._stall_timeout, wire.abort)
+            deadline = StallWatch(self._terms.clock, wire, self._terms.stall_timeout, wire.abort)
         Undelivered(lane, wire, end, self._on.clock, deadline)
 
 

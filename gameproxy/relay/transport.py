@@ -8,6 +8,7 @@ what a transport buffers before it says stop (64 KiB) and one read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -26,39 +27,46 @@ SMALL_BUFFER: Final = 256
 """Bytes of a buffer that is to be small."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is the same for all relays of a proxy.
+
+    :param stall_timeout: seconds for which a side may take nothing while more waits for it.
+    :param limits: what a client may send.
+    :param disturbs: asked at its site.
+    """
+
+    dialect: Dialect
+    clock: IReactorTime
+    stall_timeout: float
+    limits: RelayLimits = NO_LIMITS
+    disturbs: Disturbs = never
+
+
 class TransportRelay(Relay):
     """Relays between a client and a game server from :meth:`start` until either side ends; then it ends both.
 
-    :param stall_timeout: seconds for which a side may take nothing while more waits for it.
     :param on_end: called once, with why. Both connections are being ended then.
-    :param disturbs: asked at its site.
-    :param limits: what the client may send.
     """
 
     def __init__(
         self,
         client: Side,
         server: Side,
-        dialect: Dialect,
-        clock: IReactorTime,
-        stall_timeout: float,
+        terms: Terms,
         on_end: Callable[[Outcome], None],
-        disturbs: Disturbs = never,
-        limits: RelayLimits = NO_LIMITS,
     ) -> None:
-        self._dialect = dialect
-        self._stall_timeout = stall_timeout
+        self._terms = terms
         self._on_end = on_end
         self._ended = False
         self._client = client.wire
         self._server = server.wire
-        if disturbs(RELAY_SMALL_BUFFERS):
+        if terms.disturbs(RELAY_SMALL_BUFFERS):
             self._client.keep_little(SMALL_BUFFER)
             self._server.keep_little(SMALL_BUFFER)
-        self._clock = clock
-        self._limits = limits
         self._idle_watch: IdleWatch | None = None
-        meter = limits.meter(client.scanner)
+        meter = terms.limits.meter(client.scanner)
+        clock, stall_timeout = terms.clock, terms.stall_timeout
         self._from_client = Lane(self, client, server.wire, clock, stall_timeout, meter)
         self._from_server = Lane(self, server, client.wire, clock, stall_timeout)
 
@@ -72,13 +80,13 @@ class TransportRelay(Relay):
         return Traffic(client.frames, client.size, server.frames, server.size)
 
     def start(self) -> None:
-        self._from_client.scanner.verdicts = self._dialect.client_verdicts
-        self._from_server.scanner.verdicts = self._dialect.server_verdicts
+        self._from_client.scanner.verdicts = self._terms.dialect.client_verdicts
+        self._from_server.scanner.verdicts = self._terms.dialect.server_verdicts
         self._from_client.connect()
         self._from_server.connect()
-        if self._limits.idle is not None:
-            idle, sent = self._limits.idle, self._sent_by_client
-            self._idle_watch = IdleWatch(self._clock, idle, sent, self._client_idle)
+        if self._terms.limits.idle is not None:
+            idle, sent = self._terms.limits.idle, self._sent_by_client
+            self._idle_watch = IdleWatch(self._terms.clock, idle, sent, self._client_idle)
         self._from_client.begin()
         self._from_server.begin()
 
@@ -86,7 +94,7 @@ class TransportRelay(Relay):
         self._end_both(reason, message)
 
     def _end_both(self, reason: CloseReason, message: str, limit: str = "") -> None:
-        last_words = self._dialect.close(reason, message)
+        last_words = self._terms.dialect.close(reason, message)
         self._finish(Outcome(reason, message, limit=limit), last_words, last_words)
 
     # What the lanes call
@@ -101,7 +109,7 @@ class TransportRelay(Relay):
 
     def _side_lost(self, of_client: bool) -> None:
         reason = CloseReason.CLIENT_LOST if of_client else CloseReason.SERVER_LOST
-        last_words = self._dialect.close(reason, ADVICE[reason])
+        last_words = self._terms.dialect.close(reason, ADVICE[reason])
         to_client, to_server = (b"", last_words) if of_client else (last_words, b"")
         lost = self._client if of_client else self._server
         self._finish(Outcome(reason, ADVICE[reason]), to_client, to_server, over=lost)
@@ -127,15 +135,15 @@ class TransportRelay(Relay):
         return None if self._from_client.is_slow else self.traffic.client_bytes
 
     def _client_idle(self) -> None:
-        self._limits.counts.count("idle_seconds")
-        if self._limits.idle_enforced:
-            message = f"Nothing was sent for {self._limits.idle:g} s. Connect again."
+        self._terms.limits.counts.count("idle_seconds")
+        if self._terms.limits.idle_enforced:
+            message = f"Nothing was sent for {self._terms.limits.idle:g} s. Connect again."
             self.close(CloseReason.IDLE, message)
 
     def _client_closes(self, body: bytes) -> None:
         message = decode_notice(body[1:]).message
         outcome = Outcome(CloseReason.LEFT, "The client left.")
-        last_words = self._dialect.close(CloseReason.LEFT, message)
+        last_words = self._terms.dialect.close(CloseReason.LEFT, message)
         self._finish(outcome, b"", last_words, over=self._client)
 
     def _server_closes(self, body: bytes) -> None:
@@ -145,11 +153,11 @@ class TransportRelay(Relay):
         except ValueError:  # a word of the game's own: the client gets it, we count a leave
             reason = CloseReason.LEFT
         outcome = Outcome(reason, "The game server closed the session.")
-        self._finish(outcome, self._dialect.close_as_sent(body), b"", over=self._server)
+        self._finish(outcome, self._terms.dialect.close_as_sent(body), b"", over=self._server)
 
     def _server_kicks(self, body: bytes) -> None:
         kick = decode_kick(body[1:])
-        last_words = self._dialect.close(CloseReason.KICKED, kick.message)
+        last_words = self._terms.dialect.close(CloseReason.KICKED, kick.message)
         outcome = Outcome(CloseReason.KICKED, kick.message, kick.ban_for)
         self._finish(outcome, last_words, last_words)
 
@@ -181,7 +189,7 @@ class TransportRelay(Relay):
         self, wire: Wire, last_words: bytes, is_over: bool, peer_closes_first: bool = False
     ) -> None:
         """End one side, behind all that was passed on to it."""
-        stall_timeout = None if is_over else self._stall_timeout
+        stall_timeout = None if is_over else self._terms.stall_timeout
         wire.end(last_words, peer_closes_first=peer_closes_first, stall_timeout=stall_timeout)
 
 

@@ -32,14 +32,22 @@ from gameproxy.framing import FORMATS, FrameFormat, FrameScanner
 from gameproxy.interfaces import Outcome
 from gameproxy.messages import FrameType, Notice
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import EpollPlane, EpollRelay, KernelPlane, KernelRelay, TransportRelay
+from gameproxy.relay import (
+    EpollPlane,
+    EpollRelay,
+    KernelPlane,
+    KernelRelay,
+    RelayLimits,
+    Terms,
+    TransportRelay,
+)
+from gameproxy.relay.meter import NO_LIMITS
 from gameproxy.relay.sockmap import load, why_not
 from gameproxy.wire import Side, Wire
 
 PLANES = ("transport", "epoll", "sockmap")
 """All must behave alike."""
-MakeRelay = Callable[..., TransportRelay]
-"""Called with what a :class:`TransportRelay` is called with."""
+MakeRelay = Callable[[Side, Side, Terms, Callable[[Outcome], None]], TransportRelay]
 INT32 = FORMATS["int32"]
 LONGEST_WAIT = 100.0
 WHY_NOT = cache(why_not)
@@ -201,6 +209,7 @@ async def relaying(
     host: str = "127.0.0.1",
     early: bytes = b"",
     waiting: bytes = b"",
+    limits: RelayLimits = NO_LIMITS,
     make: MakeRelay | None = None,
 ) -> AsyncIterator[Session]:
     """Two peers, each with a connection to a wire of the proxy's, and a relay between these.
@@ -210,6 +219,7 @@ async def relaying(
     :param small: whether all kernel buffers are small.
     :param early: what both peers have sent and the proxy has read when the relay starts.
     :param waiting: what they have sent behind that, and the system holds then.
+    :param limits: what the client may send.
     :param make: makes the relay, on a plane that others use too.
     """
     if plane == "sockmap":
@@ -229,7 +239,7 @@ async def relaying(
     with ExitStack() as stack:
         if make is None:
             make = stack.enter_context(on(plane))
-        relay = make(*sides, words, clock, stall_timeout, outcome.callback)
+        relay = make(*sides, Terms(words, clock, stall_timeout, limits), outcome.callback)
         if waiting:
             for peer in peers:
                 peer.send_now(waiting)

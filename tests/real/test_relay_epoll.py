@@ -34,7 +34,7 @@ from gameproxy.framing import FrameScanner
 from gameproxy.interfaces import Outcome, Traffic
 from gameproxy.metrics import by_relay
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import EpollPlane, EpollRelay, PlaneUnavailable, Relays, TransportRelay
+from gameproxy.relay import EpollPlane, EpollRelay, PlaneUnavailable, Relays, Terms, TransportRelay
 from gameproxy.relay.epoll import ROUND_SOCKETS
 from gameproxy.wire import Side, Wire
 from tests.fake_transport import FakeTransport
@@ -129,7 +129,7 @@ async def test_a_turn_ends() -> None:
     for client, server, early in ((first, third, CHAT), (fourth, second, b"")):
         scanners = [FrameScanner(INT32, WORDS.server_verdicts) for _ in range(2)]
         sides = Side(client, scanners[0], scanners[0].scan(early)), Side(server, scanners[1], b"")
-        relays.append(EpollRelay(plane, *sides, WORDS, reactor, 8.0, lambda outcome: None))
+        relays.append(EpollRelay(plane, *sides, Terms(WORDS, reactor, 8.0), lambda outcome: None))
     for relay in relays:
         relay.start()
     await turns()

@@ -386,9 +386,8 @@ async def test_forgiven_before_it_is_taken() -> None:
     section = LimitsConfig(frames_per_second=LimitConfig(mode="enforce", rate=1.0, burst=5.0))
     clock = Clock()
     limits = RelayLimits.of(section, clock, LimitCounts(section.modes))
-    with on("sockmap", 0.0, clock) as kernel:
-        make = partial(kernel, limits=limits)
-        async with relaying("sockmap", clock=clock, make=make) as session:
+    with on("sockmap", 0.0, clock) as make:
+        async with relaying("sockmap", clock=clock, limits=limits, make=make) as session:
             session.relay.take_back()
             sink = session.relay._from_client
             sink.pauseProducing()

@@ -16,7 +16,7 @@ from gameproxy.interfaces import Outcome
 from gameproxy.limit_counts import LimitCounts
 from gameproxy.messages import FrameType, Notice
 from gameproxy.reasons import CloseReason
-from gameproxy.relay import RelayLimits, TransportRelay
+from gameproxy.relay import RelayLimits, Terms, TransportRelay
 from gameproxy.wire import Side
 from tests.fake_transport import BUFFER, FakeTransport
 from tests.unit.test_relay_transport import (
@@ -58,7 +58,7 @@ def limited(section: LimitsConfig, dialect: str = "native") -> Limited:
         transport.connect(wire)
         transports.append(transport)
         sides.append(Side(wire, FrameScanner(INT32, words.server_verdicts), b""))
-    relay = TransportRelay(*sides, words, clock, STALL_TIMEOUT, outcomes.append, limits=limits)
+    relay = TransportRelay(*sides, Terms(words, clock, STALL_TIMEOUT, limits), outcomes.append)
     relay.start()
     return Limited(clock, *transports, relay, outcomes, counts)
 

@@ -15,7 +15,7 @@ from gameproxy.framing import FORMATS, FrameFormat, FrameScanner
 from gameproxy.interfaces import Outcome, Traffic
 from gameproxy.messages import FrameType, Kick, Notice, encode_settings
 from gameproxy.reasons import ADVICE, CloseReason
-from gameproxy.relay import TransportRelay
+from gameproxy.relay import Terms, TransportRelay
 from gameproxy.wire import LINGER, Side, Wire
 from tests.fake_transport import BUFFER, FakeTransport
 
@@ -95,7 +95,7 @@ def peers(
         scanner = FrameScanner(format, words.server_verdicts)
         transports.append(transport)
         sides.append(Side(wire, scanner, scanner.scan(early)))
-    relay = TransportRelay(*sides, words, clock, STALL_TIMEOUT, outcomes.append)
+    relay = TransportRelay(*sides, Terms(words, clock, STALL_TIMEOUT), outcomes.append)
     both = Peers(clock, *transports, relay, outcomes)
     if start:
         relay.start()

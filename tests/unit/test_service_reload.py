@@ -379,7 +379,7 @@ class RolledBackTests(ReloadTestCase):
             proxy._credentials._contexts,
             proxy.authenticator._portal,
             proxy.limits.addresses._most,
-            (relays._section, relays._limits),
+            (relays._section, relays._terms),
             proxy.farm._table,
             proxy._keys.key_for("s1"),
             proxy._doors._proxied._trusted,
