@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from gameproxy.framing import FrameScanner
 from gameproxy.relay.sockmap import tcp
-from gameproxy.relay.sockmap.layout import NEVER, Account, Record, Stop
+from gameproxy.relay.sockmap.layout import NEVER, Account, Bucket, Record, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,18 @@ class Way:
     bytes: Account | None = None
 
 
+@dataclass(slots=True)
+class _Limit:
+    """A limit of a lane.
+
+    :ivar counted: how much of what the bucket has let pass though it was too much the account knows of.
+    """
+
+    account: Account
+    bucket: Bucket
+    counted: int = 0
+
+
 class Lane:
     """One direction of a pair.
 
@@ -50,6 +62,25 @@ class Lane:
     :ivar stopped: why it does, the last time that it did by itself.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_first_bytes",
+        "_first_written",
+        "_is_drained",
+        "_is_taken",
+        "_limits",
+        "_read",
+        "_record",
+        "_seen_begun",
+        "_seen_bytes",
+        "cookie",
+        "ours",
+        "scanner",
+        "sink",
+        "source",
+        "stopped",
+    )
+
     def __init__(self, way: Way, sink: socket.socket, record: Record) -> None:
         self.source = way.source
         self.sink = sink
@@ -58,24 +89,23 @@ class Lane:
         self.ours = False
         self.stopped: Stop | None = None
         self._record = record
-        self._limits = [
-            (account, bucket)
+        self._limits = tuple(
+            _Limit(account, bucket)
             for account, bucket in (
                 (way.frames, record.frame_bucket),
                 (way.bytes, record.byte_bucket),
             )
             if account is not None
-        ]
-        self._counted = [0] * len(self._limits)
+        )
         self._is_taken = True
         self._is_drained = False
         self._read = 0
         self._seen_begun = self._seen_bytes = 0
         self._first_bytes = 0
         self._first_written = tcp.written(sink)
-        for account, bucket in self._limits:
-            bucket.fill(account.limit)
-            bucket.ahead = account.ahead
+        for limit in self._limits:
+            limit.bucket.fill(limit.account.limit)
+            limit.bucket.ahead = limit.account.ahead
 
     @property
     def frames(self) -> int:
@@ -149,11 +179,11 @@ class Lane:
 
     def count_over(self) -> None:
         """Have the accounts count what the kernel has passed on that was too much."""
-        for index, (account, bucket) in enumerate(self._limits):
-            over = bucket.over
-            if over > self._counted[index]:
-                account.count(over - self._counted[index])
-                self._counted[index] = over
+        for limit in self._limits:
+            over = limit.bucket.over
+            if over > limit.counted:
+                limit.account.count(over - limit.counted)
+                limit.counted = over
 
     def stop(self) -> None:
         """Make the lane ours, from the next byte on."""
@@ -183,8 +213,8 @@ class Lane:
         self.scanner.skip(begun, size, remaining)
         self._seen_begun, self._seen_bytes = record.begun, record.bytes
         record.resume_at = NEVER
-        for account, bucket in self._limits:
-            account.ahead = bucket.ahead
+        for limit in self._limits:
+            limit.account.ahead = limit.bucket.ahead
         self.count_over()
 
     def resume(self) -> bool:
@@ -206,8 +236,8 @@ class Lane:
         self._first_written, self._first_bytes = written, record.bytes
         record.is_based = 0
         record.resume_remaining = self.scanner.remaining
-        for account, bucket in self._limits:
-            bucket.ahead = account.ahead
+        for limit in self._limits:
+            limit.bucket.ahead = limit.account.ahead
         tcp.received(self.source)  # takes the lock: whoever sees what follows sees this
         # Where nothing has been left the program goes on from its own state, which is the same.
         record.resume_at = self._read if record.stopped else NEVER
@@ -227,7 +257,7 @@ class Lane:
     def let_go(self) -> None:
         """The record is about to be another's."""
         self._take(None)
-        self._limits = []
+        self._limits = ()
         self._record = Record.from_buffer_copy(self._record)
 
 
