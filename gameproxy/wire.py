@@ -92,7 +92,7 @@ class Wire(Protocol):
 
     def __init__(self, clock: IReactorTime, connected: Callable[[Wire], None]) -> None:
         self._clock = clock
-        self._connected = connected
+        self._connected: Callable[[Wire], None] | None = connected
         self.gone: Deferred[None] = Deferred()
         self.ending = False
         self.fault = ""
@@ -109,7 +109,9 @@ class Wire(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        self._connected(self)
+        assert self._connected is not None
+        connected, self._connected = self._connected, None  # it would be kept as long as the wire is
+        connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         if not self.ending:

@@ -108,8 +108,6 @@ class KernelRelay(EpollRelay):
             except NotTaken:
                 pass
             else:
-                for wire in (self._client, self._server):
-                    wire.gone.addCallback(self._gone)
                 self._look_later()
                 return
         if not self._ended:
@@ -133,12 +131,16 @@ class KernelRelay(EpollRelay):
     def _finish(
         self, outcome: Outcome, to_client: bytes, to_server: bytes, over: Wire | None = None
     ) -> None:
-        if not self._ended:
+        is_first = not self._ended
+        if is_first:
             if self._next is not None:
                 self._next.cancel()
             for end in self._both:
                 end.stop()
         super()._finish(outcome, to_client, to_server, over)
+        if is_first and self._pair is not None:
+            for wire in (self._client, self._server):
+                wire.gone.addCallback(self._gone)
 
     def _end(
         self, wire: Wire, last_words: bytes, is_over: bool, peer_closes_first: bool = False
