@@ -110,7 +110,10 @@ class Wire(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         assert self._connected is not None
-        connected, self._connected = self._connected, None  # it would be kept as long as the wire is
+        connected, self._connected = (
+            self._connected,
+            None,
+        )  # it would be kept as long as the wire is
         connected(self)
 
     def dataReceived(self, data: bytes) -> None:
