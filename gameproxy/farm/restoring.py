@@ -68,12 +68,19 @@ def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[Starte
             )
 
 
-def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) -> None:
-    """Remember which process a server is that has just been started, even if its row has been lost meanwhile."""
+def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) -> bool:
+    """Remember which process a server is that has just been started, even if its row has been lost meanwhile.
+
+    :return: whether its row waits for it; not when somebody has given the start up meanwhile.
+    """
     restore_servers(cursor, proxy, [server])
     process = server.process
     assert process is not None
-    cursor.execute(_RECORD, (process.pid, process.started, process.place, server.id))
+    cursor.execute(
+        f"{_RECORD} AND state = 'starting'",
+        (process.pid, process.started, process.place, server.id),
+    )
+    return cursor.rowcount > 0
 
 
 def restore_slots(

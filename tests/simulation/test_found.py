@@ -45,9 +45,23 @@ RELEASED_BEFORE = Run(
 """A proxy stands still when it has released a slot and the row is not gone yet, and puts its rows back after that: the
 ledger counted the session that is over, and the game server had one too many. First seen with seed 900."""
 
+NEVER_RECORDED = Run(
+    seed=7,
+    scenario="connect",
+    clients=1,
+    frames_max=0,
+    sites=("store: a pause after a transaction",),
+    faults=(Fault(0, 1000, "impostor"), Fault(1, 200_000, "proxy-killed")),
+)
+"""A proxy is killed when it has started a game server and not yet written which process that is, and the game server is
+none of those that end by themselves: nobody knew its process, and it went on without a row. First seen with seed
+3342."""
+
 
 @pytest.mark.parametrize(
-    "run", [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE], ids=lambda run: f"seed-{run.seed}"
+    "run",
+    [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE, NEVER_RECORDED],
+    ids=lambda run: f"seed-{run.seed}",
 )
 def test_found(run: Run) -> None:
     """All holds, and each of its faults does what it did."""
