@@ -1,5 +1,5 @@
-"""Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and one of
-the checks."""
+"""Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and of the
+checks."""
 
 from __future__ import annotations
 
@@ -56,11 +56,20 @@ NEVER_RECORDED = Run(
 """A proxy is killed when it has started a game server and not yet written which process that is, and the game server is
 none of those that end by themselves: nobody knew its process, and it went on without a row. First seen with seed
 3342."""
+HALF_A_BUFFER = Run(
+    seed=3136,
+    scenario="slow-readers",
+    clients=50,
+    left_out=frozenset(range(50)) - {20, 23, 24},
+    faults=(Fault(4, 757852, "cut-one-way"),),
+)
+"""A player who reads nothing for a while is cut off from sending, so that less than a full buffer waits for him, which
+holds up nobody: he was to take it as soon as if it did."""
 
 
 @pytest.mark.parametrize(
     "run",
-    [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE, NEVER_RECORDED],
+    [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE, NEVER_RECORDED, HALF_A_BUFFER],
     ids=lambda run: f"seed-{run.seed}",
 )
 def test_found(run: Run) -> None:

@@ -74,11 +74,32 @@ class WatchTests(SynchronousTestCase):
             self.sim.run_for(2 * SLACK)
 
     def test_no_progress(self) -> None:
-        """Somebody takes what waits for him, or is let go of."""
-        self.sim.kernel.network.cut(FARM_ADDRESS, CLIENTS_ADDRESS)
+        """Somebody takes what waits for him in a full buffer, or is let go of."""
+        self.cut()
         self.transport().write(bytes(BUFFER_MAX // 2))
-        self.sim.run_for(1)
+        self.sim.run_for(4)
+        self.fails_for_no_progress()
+
+    def test_no_progress_at_the_end(self) -> None:
+        """The same when the connection is to end, however little waits; until then that may wait for long."""
+        for end in ("loseWriteConnection", "loseConnection"):
+            self.setUp()
+            self.cut()
+            transport = self.transport()
+            transport.write(bytes(transport.bufferSize))  # which the system keeps
+            self.sim.run_for(1)
+            transport.write(b"little")
+            self.sim.run_for(10)
+            self.assertGreater(len(transport.dataBuffer) + transport._tempDataLen, 0)
+            getattr(transport, end)()
+            self.sim.run_for(4)
+            self.fails_for_no_progress()
+
+    def cut(self) -> None:
+        """From now on clients get nothing; what waits for them has to be taken in five seconds."""
+        self.sim.kernel.network.cut(FARM_ADDRESS, CLIENTS_ADDRESS)
         self.sim._watch._longest_stall = 5 * MICROSECONDS
-        self.sim.run_for(3)
+
+    def fails_for_no_progress(self) -> None:
         with pytest.raises(SimulationFailed, match="nobody takes what waits for a connection"):
             self.sim.run_for(2)
