@@ -36,12 +36,15 @@ def is_running(pid: int) -> bool:
 
 
 @pytest_twisted.ensureDeferred
-async def test_killed_while_it_starts_servers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_at_home", [False, True])
+async def test_killed_while_it_starts_servers(tmp_path: Path, is_at_home: bool) -> None:
     """A game server whose proxy is killed before the farm knows its process never runs, though others were started
-    after it: nobody could find it."""
+    after it: nobody could find it. Nor when the proxy runs in its configuration's folder, where Twisted starts
+    processes by another call."""
     place = Place(tmp_path)
-    arguments = [sys.executable, "-c", PROXY, str(tmp_path), *sys.path]
-    proxy = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-c", PROXY, str(tmp_path), str(Path.cwd()), *sys.path]
+    folder = tmp_path if is_at_home else None
+    proxy = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=folder)
     try:
         assert proxy.stdout is not None
         pids = [int(proxy.stdout.readline()) for _ in range(2)]
