@@ -1,5 +1,5 @@
 """Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and of the
-checks."""
+simulation itself."""
 
 from __future__ import annotations
 
@@ -65,11 +65,27 @@ HALF_A_BUFFER = Run(
 )
 """A player who reads nothing for a while is cut off from sending, so that less than a full buffer waits for him, which
 holds up nobody: he was to take it as soon as if it did."""
+IMPOSTOR_WITHOUT_DATABASE = Run(
+    seed=25,
+    scenario="connect",
+    clients=1,
+    frames_max=0,
+    faults=(Fault(0, 1000, "impostor"), Fault(1, 150_000, "database-deleted")),
+)
+"""What passes for a game server finds no database in which to say that it is ready: that was taken for the proxy's
+fault."""
 
 
 @pytest.mark.parametrize(
     "run",
-    [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE, NEVER_RECORDED, HALF_A_BUFFER],
+    [
+        STOOD_STILL,
+        NOT_RECORDED,
+        RELEASED_BEFORE,
+        NEVER_RECORDED,
+        HALF_A_BUFFER,
+        IMPOSTOR_WITHOUT_DATABASE,
+    ],
     ids=lambda run: f"seed-{run.seed}",
 )
 def test_found(run: Run) -> None:
