@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gameproxy.config import Config, GameConfig
 from gameproxy.farm import FarmStore, GameFarm, ProcessName, Selector, StoreError
+from gameproxy.farm.starter import Launch
 from gameproxy.interfaces import Identity, Peer, Slot, SlotRequest, UsedTicket, Waiting
 from gameproxy.reasons import Refusal
 from tests.inline_threads import InlineReactor, Node
@@ -69,6 +71,7 @@ class FakeStarter:
     """Starts game servers that are nothing but an entry in the process table.
 
     :ivar started: ids, in order.
+    :ivar answers: by id, whether its process may become the game server.
     :ivar broken: when set, what starting raises.
     :ivar unclean: when set, what cleaning up raises.
     """
@@ -78,11 +81,12 @@ class FakeStarter:
         self._exits: dict[str, Callable[[], None]] = {}
         self.pids: dict[str, int] = {}
         self.started: list[str] = []
+        self.answers: dict[str, bool] = {}
         self.broken: Exception | None = None
         self.unclean: OSError | None = None
         self.cleaned: list[str] = []
 
-    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> Launch:
         self.started.append(server)
         if self.broken is not None:
             raise self.broken
@@ -90,7 +94,11 @@ class FakeStarter:
         self.pids[server] = pid
         self._processes.running[pid] = f"start of {server}"
         self._exits[server] = on_exit
-        return self._processes.name(pid)
+        return Launch(self._processes.name(pid), partial(self._answered, server))
+
+    def _answered(self, server: str, may_run: bool) -> None:
+        assert server not in self.answers, "answered twice"
+        self.answers[server] = may_run
 
     def clean_up(self, server: str) -> None:
         self.cleaned.append(server)

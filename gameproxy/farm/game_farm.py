@@ -298,10 +298,12 @@ class GameFarm:
             registry.remove_old_proxies(cursor, now - life)
         self._pulse.begin(now)
         registry.list_servers(cursor, self.proxy, self._config.servers)
+        slots = self._placement.rows()
         # Those of other proxies too, which may come later than this one's sessions on them.
-        restoring.restore_servers(cursor, self.proxy, self._keeper.living())
+        servers = restoring.as_used(self._keeper.living(), slots)
+        restoring.restore_servers(cursor, self.proxy, servers)
         registry.adopt_servers(cursor, self.proxy)
-        homeless, strays = restoring.restore_slots(cursor, self.proxy, self._placement.rows(), now)
+        homeless, strays = restoring.restore_slots(cursor, self.proxy, slots, now)
         self._bans.forget()
 
         def restored() -> None:

@@ -16,6 +16,7 @@ from gameproxy.config import GameConfig
 from gameproxy.farm import registry, restoring
 from gameproxy.farm.processes import Processes, ProcessName
 from gameproxy.farm.registry import StartedServer
+from gameproxy.farm.starter import Launch
 from gameproxy.farm.store import FarmStore, told_by_store
 from gameproxy.interfaces import Entropy
 from gameproxy.sites import KEEPER_LATE_START, LATE, Disturbs, never
@@ -35,8 +36,8 @@ IDLE: Final = 600.0
 class Starter(Protocol):
     """What starts processes of game servers."""
 
-    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
-        """Start one.
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> Launch:
+        """Start one, which waits.
 
         :param on_exit: called when its process has ended.
         :raises OSError: it cannot be started.
@@ -118,6 +119,8 @@ class ServerKeeper:
         """The servers that are not closed, of all proxies, as last seen."""
         self._young: dict[str, StartedServer] = {}
         """The servers that were started here and have not been seen yet, with their processes."""
+        self._launches: dict[str, Launch] = {}
+        """Those of the servers that do not run yet."""
         self._warm: dict[str, int] = {}
 
     def living(self) -> list[StartedServer]:
@@ -135,7 +138,7 @@ class ServerKeeper:
         if self._is_closed:
             return
         try:
-            process = self._starter.start(server, game, partial(self._ended, server, game.name))
+            launch = self._starter.start(server, game, partial(self._ended, server, game.name))
         except OSError as error:
             self._log.error(
                 "game server {server} cannot be started: {error}", server=server, error=error
@@ -146,7 +149,7 @@ class ServerKeeper:
             self._log.failure("game server {server} cannot be started", server=server)
             self._ended(server, game.name)
             return
-        self._seen[server] = process
+        process = self._seen[server] = launch.process
         self._log.info(
             "game server {server} starts as process {pid}", server=server, pid=process.pid
         )
@@ -164,10 +167,19 @@ class ServerKeeper:
             started_at=self._reactor.seconds(),
             process=process,
         )
-        self._must(
+        recorded = self._store.must(
             lambda cursor: restoring.record_process(cursor, self.proxy, started),
             "recording a game server's process",
         )
+        # One of which the farm does not know which process it is could hang, and nobody would ever end it: so it runs
+        # when that is written, or never.
+        self._launches[server] = launch
+        recorded.addErrback(lambda _: False).addCallback(partial(self._answer, server))
+
+    def _answer(self, server: str, may_run: bool) -> None:
+        launch = self._launches.pop(server, None)
+        if launch is not None:
+            launch.answer(may_run)
 
     def stop(self, server: str) -> Deferred[bool]:
         """Ask a started game server to end, and make it after its grace.
@@ -216,8 +228,10 @@ class ServerKeeper:
         return self._warm.get(game, 0)
 
     def close(self) -> None:
-        """The proxy ends: the game servers go on."""
+        """The proxy ends: the game servers that run go on."""
         self._is_closed = True
+        for server in list(self._launches):
+            self._answer(server, may_run=False)
         for kill in self._kills.values():
             kill.cancel()
         self._kills.clear()

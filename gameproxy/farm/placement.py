@@ -88,7 +88,7 @@ class Placement:
         return [
             SlotRow(
                 session=seat.request.session,
-                server=None if seat.state == "queued" or seat.place is None else seat.place.server,
+                place=None if seat.state == "queued" else seat.place,
                 identity=seat.request.identity,
                 address=seat.request.peer.address,
                 game=seat.request.game,

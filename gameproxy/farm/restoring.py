@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gameproxy.farm.registry import StartedServer
+from gameproxy.farm.slots import Place
 from gameproxy.interfaces import Identity
 from gameproxy.reasons import CloseReason
 
@@ -24,13 +25,30 @@ class SlotRow:
     """
 
     session: str
-    server: str | None
+    place: Place | None
     identity: Identity
     address: str
     game: str
     state: str
     evicted: bool
     tried: tuple[str, ...]
+
+    @property
+    def server(self) -> str | None:
+        """The game server on which it is."""
+        return None if self.place is None else self.place.server
+
+
+def as_used(servers: Iterable[StartedServer], slots: Iterable[SlotRow]) -> list[StartedServer]:
+    """The servers, and as ready those on which somebody is that were last seen starting: they say only once where they
+    listen."""
+    places = {slot.place.server: slot.place for slot in slots if slot.place is not None}
+    return [
+        replace(server, state="ready", host=place.host, port=place.port)
+        if server.state == "starting" and (place := places.get(server.id)) is not None
+        else server
+        for server in servers
+    ]
 
 
 def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[StartedServer]) -> None:
@@ -68,12 +86,19 @@ def restore_servers(cursor: sqlite3.Cursor, proxy: str, servers: Iterable[Starte
             )
 
 
-def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) -> None:
-    """Remember which process a server is that has just been started, even if its row has been lost meanwhile."""
+def record_process(cursor: sqlite3.Cursor, proxy: str, server: StartedServer) -> bool:
+    """Remember which process a server is that has just been started, even if its row has been lost meanwhile.
+
+    :return: whether its row waits for it; not when somebody has given the start up meanwhile.
+    """
     restore_servers(cursor, proxy, [server])
     process = server.process
     assert process is not None
-    cursor.execute(_RECORD, (process.pid, process.started, process.place, server.id))
+    cursor.execute(
+        f"{_RECORD} AND state = 'starting'",
+        (process.pid, process.started, process.place, server.id),
+    )
+    return cursor.rowcount > 0
 
 
 def restore_slots(

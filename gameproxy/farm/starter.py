@@ -1,10 +1,12 @@
-"""How a game server is started: a process in a session of its own that outlives the proxy."""
+"""How a game server is started: a process in a session of its own that outlives the proxy once it is known."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,17 +22,33 @@ LISTEN_HOST: Final = "127.0.0.1"
 """Where started game servers listen: they run on this machine, and only proxies have business there."""
 LOGS_KEPT: Final = 50
 """Of how many game servers of each game that have ended the output is kept."""
-_LAUNCHER: Final = """\
+_GATE: Final = 3
+"""The descriptor at which a process waits until it may become the game server."""
+_LAUNCHER: Final = f"""\
 import os, signal, sys
 os.setsid()
+if not os.read({_GATE}, 1):
+    sys.exit("not run: the proxy ended before the farm knew this process, or the farm wants it no more")
+os.close({_GATE})
 # Python ignores these, and what is ignored stays so in the program that takes its place.
 for number in (signal.SIGPIPE, signal.SIGXFSZ):
     signal.signal(number, signal.SIG_DFL)
 try:
     os.execvp(sys.argv[1], sys.argv[1:])
 except OSError as error:
-    sys.exit(f"{sys.argv[1]} cannot be run: {error.strerror}")
+    sys.exit(f"{{sys.argv[1]}} cannot be run: {{error.strerror}}")
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A process that is to become a game server, and waits. If its proxy ends before the answer, it ends too.
+
+    :param answer: called once, with whether it may: else it ends.
+    """
+
+    process: ProcessName
+    answer: Callable[[bool], None]
 
 
 def key_file(database: Path, server: str) -> Path:
@@ -71,10 +89,10 @@ class GameServerStarter:
         self._environment = environment
         self._key_for = key_for
 
-    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> ProcessName:
-        """Start the game server for which there is a row in state ``starting``.
+    def start(self, server: str, game: GameConfig, on_exit: Callable[[], None]) -> Launch:
+        """Start a process for the game server that has a row in state ``starting``.
 
-        :param on_exit: called when its process has ended.
+        :param on_exit: called when it has ended.
         :raises OSError: it cannot be started.
         """
         self._files.mkdir(mode=0o700, exist_ok=True)
@@ -91,12 +109,12 @@ class GameServerStarter:
                 [sys.executable, "-I", "-S", "-c", _LAUNCHER, *self._command(game)],
                 env={**self._environment, **self._announce(server, game, key_file)},
                 path=str(self._folder),
-                childFDs={0: nothing, 1: output, 2: output},
+                childFDs={0: nothing, 1: output, 2: output, _GATE: "w"},
             )
         finally:
             os.close(nothing)
             os.close(output)
-        return self._processes.name(transport.pid)
+        return Launch(self._processes.name(transport.pid), partial(_answer, transport))
 
     def clean_up(self, server: str) -> None:
         """It has ended, whoever started it: its key is not needed any more. Its output stays for a while."""
@@ -159,6 +177,15 @@ class _Exit(ProcessProtocol):
             output=str(self._output),
         )
         self._on_exit()
+
+
+def _answer(transport: Any, may_run: bool) -> None:
+    if may_run:
+        try:
+            transport.writeToChild(_GATE, b"\n")
+        except KeyError:
+            return  # it has ended meanwhile
+    transport.closeChildFD(_GATE)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -104,7 +104,7 @@ class Watch:
         size = len(getattr(owner, "dataBuffer", b"")) + getattr(owner, "_tempDataLen", 0)
         if size > BUFFER_MAX:
             self._world.violated(f"{size} bytes wait for a connection")
-        if size and socket.state == "connected":
+        if size and socket.state == "connected" and _is_owed_progress(owner, size):
             self._look_for_progress(socket)
         else:
             self._progress.pop(socket.name, None)
@@ -120,6 +120,14 @@ class Watch:
         if now - since > self._longest_stall and not socket.process.is_frozen:
             seconds = (now - since) / MICROSECONDS
             self._world.violated(f"nobody takes what waits for a connection, for {seconds:.1f} s")
+
+
+def _is_owed_progress(transport: Any, size: int) -> bool:
+    """Whether a peer has to take soon what waits: when the buffer is full, or has been and is not empty again, so that
+    the other side is kept from sending; and when the connection is to end. Less may wait while a session goes on."""
+    is_full: bool = transport.producerPaused or size > transport.bufferSize
+    ends: bool = transport.disconnecting or transport._writeDisconnecting
+    return is_full or ends
 
 
 @implementer(ILogObserver)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.python.failure import Failure
@@ -86,7 +87,8 @@ class Programs:
     ) -> _Child:
         """Start a process beside another; what ``spawnProcess`` of its reactor does.
 
-        The program is the first argument that is the name of one: what stands before it launches it.
+        The program is the first argument that is the name of one: what stands before it launches it, and where it has
+        something to read waits for that. It ends when that ends without anything.
 
         :raises OSError: there is no such program.
         """
@@ -96,7 +98,6 @@ class Programs:
         name = args[named[0]]
         process = reactor.process.machine.start(name)
         process.kernel.write("spawn", process.name, reactor.process.name)
-        child = _Child(reactor.process, protocol, process)
         least, most = START_TIME
         delay = least + stream(self._seed, "start", process.machine.name, process.pid).randrange(
             most - least
@@ -104,19 +105,36 @@ class Programs:
         run = self.programs[name]
         child_reactor = SimReactor(process, self.spawn)
         arguments = args[named[0] :]
-        process.kernel.after(delay, process.call, run, child_reactor, arguments, dict(env or {}))
+        program = partial(run, child_reactor, arguments, dict(env or {}))
+        waits = "w" in cast(Mapping[int, object], options.get("childFDs", {})).values()
+        child = _Child(reactor.process, protocol, process, program, waits)
+        process.kernel.after(delay, process.call, child.launched)
         return child
 
 
 class _Child:
-    """A started process, as its parent has it."""
+    """A started process, as its parent has it.
 
-    def __init__(self, parent: Process, protocol: Any, process: Process) -> None:
+    :param waits: whether its launcher waits for a word of its parent.
+    """
+
+    def __init__(
+        self,
+        parent: Process,
+        protocol: Any,
+        process: Process,
+        program: Callable[[], object],
+        waits: bool,
+    ) -> None:
         self.pid = process.pid
         self._process = process
         self._protocol = protocol
         self._parent = parent
+        self._program = program
+        self._waits = waits
+        self._is_launched = False
         process.on_exit.append(self._exited)
+        parent.on_exit.append(lambda *_: self._heard_nothing())
         protocol.makeConnection(self)
 
     def signalProcess(self, signalID: str | int) -> None:
@@ -130,11 +148,26 @@ class _Child:
 
     closeStdin = closeStdout = closeStderr = loseConnection
 
-    def closeChildFD(self, descriptor: int) -> None:
-        """Its input and output are files."""
+    def launched(self) -> None:
+        """Its launcher runs."""
+        self._is_launched = True
+        if not self._waits:
+            self._program()
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
-        """Nothing is read from it."""
+        """The word for which its launcher waits."""
+        self._waits = False
+        if self._is_launched:
+            self._process.kernel.after(0, self._process.call, self._program)
+
+    def closeChildFD(self, descriptor: int) -> None:
+        """No word comes any more."""
+        self._heard_nothing()
+
+    def _heard_nothing(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._process.kernel.after(0, self._process.call, self._process.end, 1)
 
     def _exited(self, status: int, by_signal: int | None) -> None:
         if status == 0 and by_signal is None:

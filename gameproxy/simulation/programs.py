@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from gameproxy.framing import FORMATS, Framer
@@ -17,6 +18,7 @@ from gameproxy.loops.on_twisted import TwistedLoop
 from gameproxy.messages import OWN_FRAME_MAX, Admitted, Challenge, FrameType, decode_admit
 from gameproxy.simulation.chance import entropy
 from gameproxy.simulation.ledger import Ledger
+from gameproxy.simulation.machines import Process
 from gameproxy.simulation.reactor import SimReactor
 
 
@@ -110,12 +112,14 @@ def serve_game(
     def ended(_: Any) -> None:
         process.end(0)
 
-    def failed(failure: Any) -> None:
-        process.kernel.write("failed", process.name, type(failure.value).__name__)
-        process.end(1)
-
-    loop.txaio.add_callbacks(loop.txaio.as_future(server.serve), ended, failed)
+    loop.txaio.add_callbacks(loop.txaio.as_future(server.serve), ended, partial(_failed, process))
     return server
+
+
+def _failed(process: Process, failure: Any) -> None:
+    """What a program does not know how to go on from."""
+    process.kernel.write("failed", process.name, type(failure.value).__name__)
+    process.end(1)
 
 
 def _do_nothing() -> None:
@@ -133,7 +137,8 @@ def serve_as_impostor(reactor: SimReactor, place: Place, ledger: Ledger, temper:
         assert place.farm is not None
         await FarmRow(place.farm, place.server, loop).announce(place.host, listener.port)
 
-    loop.txaio.as_future(listen)
+    done = loop.txaio.as_future(listen)
+    loop.txaio.add_callbacks(done, None, partial(_failed, reactor.process))
 
 
 class _Impostor:

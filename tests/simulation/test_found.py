@@ -1,5 +1,5 @@
-"""Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and one of
-the checks."""
+"""Small runs of what soaks have found: faults of the proxy, beside what the farm's own tests have of them, and of the
+simulation itself."""
 
 from __future__ import annotations
 
@@ -45,9 +45,48 @@ RELEASED_BEFORE = Run(
 """A proxy stands still when it has released a slot and the row is not gone yet, and puts its rows back after that: the
 ledger counted the session that is over, and the game server had one too many. First seen with seed 900."""
 
+NEVER_RECORDED = Run(
+    seed=7,
+    scenario="connect",
+    clients=1,
+    frames_max=0,
+    sites=("store: a pause after a transaction",),
+    faults=(Fault(0, 1000, "impostor"), Fault(1, 200_000, "proxy-killed")),
+)
+"""A proxy is killed when it has started a game server and not yet written which process that is, and the game server is
+none of those that end by themselves: nobody knew its process, and it went on without a row. First seen with seed
+3342."""
+HALF_A_BUFFER = Run(
+    seed=3136,
+    scenario="slow-readers",
+    clients=50,
+    left_out=frozenset(range(50)) - {20, 23, 24},
+    faults=(Fault(4, 757852, "cut-one-way"),),
+)
+"""A player who reads nothing for a while is cut off from sending, so that less than a full buffer waits for him, which
+holds up nobody: he was to take it as soon as if it did."""
+IMPOSTOR_WITHOUT_DATABASE = Run(
+    seed=25,
+    scenario="connect",
+    clients=1,
+    frames_max=0,
+    faults=(Fault(0, 1000, "impostor"), Fault(1, 150_000, "database-deleted")),
+)
+"""What passes for a game server finds no database in which to say that it is ready: that was taken for the proxy's
+fault."""
+
 
 @pytest.mark.parametrize(
-    "run", [STOOD_STILL, NOT_RECORDED, RELEASED_BEFORE], ids=lambda run: f"seed-{run.seed}"
+    "run",
+    [
+        STOOD_STILL,
+        NOT_RECORDED,
+        RELEASED_BEFORE,
+        NEVER_RECORDED,
+        HALF_A_BUFFER,
+        IMPOSTOR_WITHOUT_DATABASE,
+    ],
+    ids=lambda run: f"seed-{run.seed}",
 )
 def test_found(run: Run) -> None:
     """All holds, and each of its faults does what it did."""

@@ -229,6 +229,27 @@ class RestoredTests(ReplacingTestCase):
             world.reactor.pass_time(1.0, 0.25)
             self.assertEqual((client.server, world.starter.started), (server, [server]))
 
+    def test_deleted_just_when_a_server_was_ready(self) -> None:
+        """A game server on which somebody is, and which its proxy has last seen starting, is ready again as it was, and
+        not stopped for being late."""
+        world = self.world()
+        farm = world.proxy()
+        world.reactor.pass_time(0.75, 0.05)
+        client = world.client(farm)
+        (server,) = world.starter.started
+        world.ready(server)
+        world.reactor.pass_time(0.1, 0.05)
+        farm.relaying(client.slots[0])
+        world.reactor.settle()
+        self.delete(world)
+        for _ in range(15):
+            world.reactor.pass_time(5.0, 0.25)
+            world.sql("UPDATE game_servers SET heartbeat_at = ?", world.reactor.seconds())
+        rows = world.sql("SELECT state, host, port, pid FROM game_servers")
+        self.assertEqual(rows, [("ready", "127.0.0.1", 5000, world.starter.pids[server])])
+        self.assertEqual(world.counts(server)[:2], (0, 1))
+        self.assertEqual((world.processes.signals, world.evicted), ([], []))
+
     def test_row_lost_before_its_server_ran(self) -> None:
         """The row of a game server that is lost between its making and the start is made again by the start."""
         world = self.world()

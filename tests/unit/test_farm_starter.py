@@ -20,16 +20,28 @@ class Reactor:
     """Starts nothing.
 
     :ivar protocols: those of the processes that were asked for, in order.
+    :ivar has_ended: whether the processes have, so that nothing can be written to them.
+    :ivar said: what was said to the processes.
     """
 
     def __init__(self) -> None:
         self.protocols: list[Any] = []
+        self.has_ended = False
+        self.said: list[bytes | None] = []
 
     def spawnProcess(self, protocol: Any, *args: Any, **kwargs: Any) -> Any:
         self.protocols.append(protocol)
         return self
 
     pid = 4711
+
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        if self.has_ended:
+            raise KeyError(descriptor)
+        self.said.append(data)
+
+    def closeChildFD(self, descriptor: int) -> None:
+        self.said.append(None)
 
 
 class StarterTests(SynchronousTestCase):
@@ -54,7 +66,7 @@ class StarterTests(SynchronousTestCase):
         self.count += 1
         server = f"{game}-{self.count:06x}"
         config = GameConfig(name=game, command=("x",), capacity=1, max_servers=999)
-        self.starter.start(server, config, lambda: self.ended.append(server))
+        self.launch = self.starter.start(server, config, lambda: self.ended.append(server))
         os.utime(self.files / f"{server}.log", (self.count, self.count))
         return server
 
@@ -70,6 +82,21 @@ class StarterTests(SynchronousTestCase):
         self.assertEqual(self.ended, [second])
         self.reactor.protocols[0].processEnded(Failure(ProcessDone(0)))
         self.assertEqual(self.ended, [second, first])
+
+    def test_answers(self) -> None:
+        """The process gets one byte when it may run, and the end of the stream alone when it may not. One that has
+        ended meanwhile gets nothing."""
+        self.start()
+        self.assertEqual(self.reactor.said, [])
+        self.launch.answer(True)
+        self.assertEqual(self.reactor.said, [b"\n", None])
+        self.start()
+        self.launch.answer(False)
+        self.assertEqual(self.reactor.said, [b"\n", None, None])
+        self.start()
+        self.reactor.has_ended = True
+        self.launch.answer(True)
+        self.assertEqual(self.reactor.said, [b"\n", None, None])
 
     def test_old_logs_go(self) -> None:
         """Of the servers of a game that have ended the newest 50 logs stay when another starts; those of the servers

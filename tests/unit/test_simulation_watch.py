@@ -74,11 +74,43 @@ class WatchTests(SynchronousTestCase):
             self.sim.run_for(2 * SLACK)
 
     def test_no_progress(self) -> None:
-        """Somebody takes what waits for him, or is let go of."""
-        self.sim.kernel.network.cut(FARM_ADDRESS, CLIENTS_ADDRESS)
+        """Somebody takes what waits for him in a full buffer, or in one that was and is not empty, or is let go of."""
+        self.cut()
         self.transport().write(bytes(BUFFER_MAX // 2))
+        self.sim.run_for(4)
+        self.fails_for_no_progress()
+        self.setUp()
+        self.have_little_wait().producerPaused = True
+        self.sim.run_for(4)
+        self.fails_for_no_progress()
+
+    def test_no_progress_at_the_end(self) -> None:
+        """The same when the connection is to end, however little waits; until then that may wait for long."""
+        for end in ("loseWriteConnection", "loseConnection"):
+            self.setUp()
+            transport = self.have_little_wait()
+            self.sim.run_for(10)
+            getattr(transport, end)()
+            self.sim.run_for(4)
+            self.fails_for_no_progress()
+
+    def have_little_wait(self) -> Any:
+        """A connection that is cut, and for which less waits than its buffer holds."""
+        self.cut()
+        transport = self.transport()
+        transport.write(bytes(transport.bufferSize))  # which the system keeps
         self.sim.run_for(1)
+        transport.write(b"little")
+        self.sim.run_for(1)
+        waits = len(transport.dataBuffer) + transport._tempDataLen
+        self.assertTrue(0 < waits < transport.bufferSize, waits)
+        return transport
+
+    def cut(self) -> None:
+        """From now on clients get nothing; what waits for them has to be taken in five seconds."""
+        self.sim.kernel.network.cut(FARM_ADDRESS, CLIENTS_ADDRESS)
         self.sim._watch._longest_stall = 5 * MICROSECONDS
-        self.sim.run_for(3)
+
+    def fails_for_no_progress(self) -> None:
         with pytest.raises(SimulationFailed, match="nobody takes what waits for a connection"):
             self.sim.run_for(2)
