@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +15,7 @@ import pytest
 
 from gameproxy.framing import FORMATS, FrameFormat, FrameScanner, Verdict
 from gameproxy.messages import FrameType
-from gameproxy.relay.sockmap import Lane, SockmapPlane, Way
+from gameproxy.relay.sockmap import Lane, SockmapPlane, Way, tcp
 
 INT32 = FORMATS["int32"]
 GAME = INT32.encode(b"\x10hello")
@@ -78,6 +80,23 @@ class Pump:
         self._resumes = resumes
         self._rest = b""
         self._source_ended = False
+
+    def __str__(self) -> str:
+        """Where it stands, for those who want to know why it does not go on."""
+        lane = self.lane
+        record = lane._record
+        fields = [name for name, *_ in record._fields_ if not name.endswith("bucket")]
+        queues = [
+            int.from_bytes(fcntl.ioctl(one, name, bytes(4)), "little")
+            for one, name in ((lane.source, termios.FIONREAD), (lane.sink, termios.TIOCOUTQ))
+        ]
+        return (
+            f"ours {lane.ours}, unread {lane.unread}, drained {lane.is_drained()}, {lane.size} bytes, "
+            f"scanner {lane.scanner.remaining} {lane.scanner.stopped}, source {tcp.received(lane.source)} "
+            f"{queues[0]}, sink {tcp.written(lane.sink)} {queues[1]} since {lane._first_written} {lane._first_bytes}, "
+            f"rest {len(self._rest)}, ended {self._source_ended} {self.ended}, "
+            f"{ {name: getattr(record, name) for name in fields} }"
+        )
 
     def step(self) -> None:
         """Move what can be moved now."""
@@ -179,7 +198,7 @@ class Session:
         poll = select.poll()
         poll.register(self.plane, select.POLLIN)
         while not condition():
-            assert time.monotonic() < end, "it has taken too long"
+            assert time.monotonic() < end, f"it has taken too long: {[*map(str, self.pumps)]}"
             poll.poll(1)
             self.step()
 
