@@ -8,10 +8,17 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
+from twisted.logger import globalLogBeginner
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, which is no failure
 settings.load_profile("any machine")
 pytest_plugins = ["gameproxy.simulation.fixture"]
+
+
+def pytest_configure() -> None:
+    """Log to nobody. Until logging begins Twisted keeps what is logged, with whoever logs it: proxies that a test has
+    left would keep their databases open until there are no descriptors any more."""
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
 
 
 @pytest.hookimpl(tryfirst=True)

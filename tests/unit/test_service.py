@@ -96,9 +96,11 @@ class ServiceTestCase(SynchronousTestCase):
         arguments.setdefault("on_session_end", self.records.append)
         arguments.setdefault("endpoints", [TCP4ServerEndpoint(self.reactor, 7777)])
         arguments.setdefault("host", Host(database_threads=self.reactor.threads))
-        return GameProxy(
+        proxy = GameProxy(
             config or self.config(), self.reactor, entropy=seeded_entropy(), **arguments
         )
+        self.addCleanup(proxy._relays.close)  # the kernel's have descriptors
+        return proxy
 
     def started(self, config: Config | None = None, **arguments: Any) -> GameProxy:
         """A proxy that serves."""
