@@ -225,6 +225,20 @@ def test_what_is_not_taken(plane: SockmapPlane, side: str) -> None:
         one.expect(one.server if side == "client" else one.client, GAME * 2)
 
 
+def test_nothing_can_be_counted(plane: SockmapPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be told at first what a sink has taken, the session is not taken: later that could not be told
+    either, and its lanes would wait for ever when they are ours again."""
+    with session(plane) as one:
+        one.pair.close()
+        for which in range(2):  # of the two sinks
+            answers = iter([*[1] * which, None])
+            with monkeypatch.context() as patch:
+                patch.setattr(tcp, "written", lambda sink, a=answers: next(a, 1))
+                with pytest.raises(NotTaken, match="too fast"):
+                    plane.add(INT32, *one.ways())
+        plane.add(INT32, *one.ways()).close()
+
+
 def test_room(plane: SockmapPlane) -> None:
     """A plane takes as many pairs as it was made for, and as many again when they are closed."""
     small = load(2)
