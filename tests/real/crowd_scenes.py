@@ -152,7 +152,8 @@ async def churn(folder: Path, places: int, visits: int, proxies: int = 2) -> Non
 
 
 async def in_order(folder: Path, clients: int) -> None:
-    """Clients of two proxies, by turns, wait for the one place that there is; each has it for a moment."""
+    """Clients of two proxies, by turns, wait for the one place that there is; each has it for a moment. (How soon the
+    next one hears of it, tests/unit/test_farm_queue.py asks under a clock.)"""
     async with Town(folder, "capacity = 1\nmax_servers = 1") as town:
         first = await town.join("first")
         visitors = []
@@ -161,19 +162,13 @@ async def in_order(folder: Path, clients: int) -> None:
             await visitor.waits_at(number + 1)
             visitors.append(visitor)
 
-        welcomed = []
-
         async def pass_through(visitor: Visitor) -> None:
             await visitor.welcomed()
-            welcomed.append(time.monotonic())
             visitor.say_close()
             await visitor.rest()
 
         first.say_close()
         await together(pass_through(visitor) for visitor in visitors)
-        waits = sorted(later - sooner for sooner, later in pairwise(welcomed))
-        # A proxy that is not told sees it when it looks, every 0.75 s. A machine that is busy may be so now and then.
-        assert waits[len(waits) // 4] < 0.5, "the next one does not hear of it soon"
         admitted = [one["player"].removeprefix("guest:") for one in town.events("admitted")]
         assert admitted == ["first", *(f"p{number}" for number in range(clients))]
         assert town.most_present() == 1
