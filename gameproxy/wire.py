@@ -109,11 +109,9 @@ class Wire(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        assert self._connected is not None
-        connected, self._connected = (
-            self._connected,
-            None,
-        )  # it would be kept as long as the wire is
+        # It would be kept as long as the wire is.
+        connected, self._connected = self._connected, None
+        assert connected is not None
         connected(self)
 
     def dataReceived(self, data: bytes) -> None:
