@@ -265,6 +265,8 @@ class KernelEnd(DirectEnd):
     def hand_back(self) -> None:
         if self.in_kernel:
             self.take_back()
+        elif self.kernel is not None and self.kernel.is_lost:
+            self.abort()  # whoever read on would read from a wrong byte
         else:
             super().hand_back()
 

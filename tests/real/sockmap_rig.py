@@ -145,6 +145,7 @@ class Session:
     :ivar client: the client's end; it blocks.
     :ivar server: the game server's end; it blocks.
     :param resumes: whether lanes are given to the kernel again as soon as can be.
+    :param early: what the client sends, and user space reads, before.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Session:
         resumes: bool = True,
         buffers: int | None = None,
         limits: Mapping[str, Any] | None = None,
+        early: bytes = b"",
         **more: Any,
     ) -> None:
         self.plane = plane
@@ -164,6 +166,10 @@ class Session:
         self.server, self._from_server = connected(host, buffers)
         self.handed_back: list[Lane] = []
         self._format, self._resumes = format, resumes
+        self.client.sendall(early)
+        while early:
+            with suppress(BlockingIOError):
+                early = early[len(self._from_client.recv(len(early))) :]
         self.hand_over(
             Way(self._from_client, FrameScanner(format, client_verdicts), **(limits or {})),
             Way(self._from_server, FrameScanner(format, server_verdicts)),

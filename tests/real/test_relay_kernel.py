@@ -324,6 +324,21 @@ async def test_an_end_before_what_was_left() -> None:
 
 
 @limited
+async def test_a_stream_that_the_kernel_has_lost() -> None:
+    """Where the kernel does not know what comes next, the connection is as one that broke: what had passed arrives."""
+    async with relaying("sockmap") as session:
+        session.client.send(GAME)
+        await reaches(lambda: session.relay.traffic.client_frames, 1)
+        session.relay._pair.from_client._record.next -= 1
+        session.client.send(CHAT)
+        assert (await session.outcome).reason is CloseReason.CLIENT_LOST
+        await session.server.stream_ended
+        assert session.server.received.startswith(GAME)
+        assert last_close(session.server) == (1, "client_lost")
+        assert session.relay.traffic.client_frames == 1
+
+
+@limited
 async def test_room_for_no_more() -> None:
     """When there is no room in the kernel a session is relayed without it, and asks again."""
     with on("sockmap", room=1) as make:

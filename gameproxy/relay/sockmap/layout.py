@@ -36,6 +36,8 @@ class Stop(IntEnum):
     """More bytes have come than the limit allows."""
     ASKED = 6
     """User space has asked for it."""
+    LOST = 7
+    """What has come is not what comes next in the stream, or it could not be made so: the connection is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Record(ctypes.Structure):
     frame_bucket: Bucket
     byte_bucket: Bucket
     asked: int
+    lost: int
     resume_at: int
     resume_remaining: int
     stopped: int
@@ -124,6 +127,8 @@ class Record(ctypes.Structure):
     bytes: int
     left: int
     buffers: int
+    next: int
+    has_begun: int
     cookie: int
     _fields_ = [
         ("sink", ctypes.c_uint32),
@@ -140,7 +145,7 @@ class Record(ctypes.Structure):
         ("frame_bucket", Bucket),
         ("byte_bucket", Bucket),
         ("asked", ctypes.c_uint32),
-        ("unused", ctypes.c_uint32),
+        ("lost", ctypes.c_uint32),
         ("resume_at", ctypes.c_uint64),
         ("resume_remaining", ctypes.c_uint64),
         ("is_based", ctypes.c_uint32),
@@ -153,6 +158,8 @@ class Record(ctypes.Structure):
         ("bytes", ctypes.c_uint64),
         ("left", ctypes.c_uint64),
         ("buffers", ctypes.c_uint64),
+        ("next", ctypes.c_uint32),
+        ("has_begun", ctypes.c_uint32),
         ("cookie", ctypes.c_uint64),
     ]
 

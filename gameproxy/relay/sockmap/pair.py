@@ -11,6 +11,7 @@ afterwards, and what comes between the two is dropped (``sk_psock_stop_verdict``
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -130,6 +131,11 @@ class Lane:
         """Bytes that the kernel has left to us and :meth:`read` has not returned yet."""
         return self._record.left - self._read if self._is_taken else 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the kernel does not know which bytes it has left: no more can be read."""
+        return bool(self._record.lost)
+
     def is_drained(self) -> bool:
         """Whether the sink's TCP has taken all that the kernel has passed on.
 
@@ -172,6 +178,8 @@ class Lane:
         return size
 
     def _has_read(self, size: int) -> None:
+        if self.is_lost:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the kernel has lost what comes next")
         if not size and self.unread:
             raise BlockingIOError("what has come before the end is still on its way")
         if self._is_taken:
@@ -226,7 +234,7 @@ class Lane:
         """
         if not self.ours or not self._is_taken:
             return not self.ours
-        if self.unread or not self.scanner.holds_nothing or not self.is_drained():
+        if self.is_lost or self.unread or not self.scanner.holds_nothing or not self.is_drained():
             return False
         # From here on, what the sink's TCP takes comes from the kernel.
         written = tcp.written(self.sink)

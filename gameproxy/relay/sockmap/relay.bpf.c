@@ -16,6 +16,8 @@ enum {
 	FIELD_MOST = 12, /* bytes loaded of a header: the longest varint, and the first byte of the body */
 	VARINT_MOST = 10,
 	FRAMES_MOST = 1 << 20, /* frames looked at in one buffer */
+	CUT_MOST = 4095,       /* bytes that bpf_skb_adjust_room takes off at once */
+	CUTS_MOST = 1 << 10,
 	RESERVED_BELOW = 0x10,
 	COST_SHIFT = 10, /* costs are in 1/1024 ns */
 };
@@ -28,6 +30,7 @@ enum stop {
 	STOP_FRAMES = 4,  /* more frames than the limit allows */
 	STOP_BYTES = 5,   /* more bytes than the limit allows */
 	STOP_ASKED = 6,   /* user space wants it so */
+	STOP_LOST = 7,    /* what has come is not what comes next in the stream; the lane is never resumed */
 };
 
 /* A limit as a virtual clock (GCRA): each unit costs time, and `busy_until` may be `burst` ahead of now. */
@@ -58,7 +61,7 @@ struct lane {
 	struct bucket byte_bucket;
 	/* Written by user space at any time. */
 	__u32 asked;         /* to leave what arrives from now on */
-	__u32 unused;
+	__u32 lost;          /* whether it is not known which bytes were left; the program sets it */
 	__u64 resume_at;     /* go on if `left` is exactly this */
 	__u64 resume_remaining;
 	__u32 is_based;      /* whether `base` is known; the program sets it */
@@ -72,6 +75,8 @@ struct lane {
 	__u64 bytes;         /* sent on */
 	__u64 left;          /* bytes left to user space */
 	__u64 buffers;       /* sent on */
+	__u32 next;          /* the sequence number of the next byte that comes */
+	__u32 has_begun;     /* whether that is known */
 	__u64 cookie;        /* of the source; written by user space before */
 };
 
@@ -110,6 +115,7 @@ struct {
 } events SEC(".maps"); /* cookies of the sources of lanes that have stopped */
 
 struct tcp_sock {
+	__u32 copied_seq;
 	__u32 write_seq;
 } __attribute__((preserve_access_index));
 
@@ -263,6 +269,56 @@ static __always_inline int leave(struct lane *lane, __u32 size, __u32 why)
 	return SK_PASS;
 }
 
+struct cutting {
+	struct __sk_buff *skb;
+	__u32 rest;
+	__u32 failed;
+};
+
+static long cut(__u32 index, struct cutting *cutting)
+{
+	__u32 size = cutting->rest;
+
+	if (!size)
+		return 1;
+	if (size > CUT_MOST)
+		size = CUT_MOST;
+	if (bpf_skb_adjust_room(cutting->skb, -(__s32)size, 0, 0)) {
+		cutting->failed = 1;
+		return 1;
+	}
+	cutting->rest -= size;
+	return 0;
+}
+
+/* Cuts off what has come before: TCP keeps a buffer as a whole of which the beginning is a repetition, and Linux passes
+ * over that only for those who read the socket, not for a program (tcp_read_skb). Returns whether the buffer is then
+ * what comes next. */
+static __always_inline int cut_repeated(struct __sk_buff *skb, struct lane *lane)
+{
+	if (!lane->has_begun) { /* all that came before has been read */
+		struct bpf_sock *sk = skb->sk;
+		struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+		if (!tcp)
+			return 0;
+		lane->next = tcp->copied_seq;
+		lane->has_begun = 1;
+	}
+	__u32 repeated = lane->next - skb->cb[0]; /* struct tcp_skb_cb begins with the first byte's sequence number */
+	if (repeated >= skb->len)
+		return 0;
+	if (repeated) {
+		struct cutting cutting = { .skb = skb, .rest = repeated };
+		if (bpf_skb_pull_data(skb, repeated))
+			return 0;
+		bpf_loop(CUTS_MOST, cut, &cutting, 0);
+		if (cutting.failed || cutting.rest)
+			return 0;
+	}
+	lane->next += skb->len;
+	return 1;
+}
+
 SEC("sk_skb/stream_verdict")
 int relay(struct __sk_buff *skb)
 {
@@ -278,6 +334,10 @@ int relay(struct __sk_buff *skb)
 	if (!lane)
 		return SK_PASS;
 
+	if (!cut_repeated(skb, lane)) {
+		lane->lost = 1; /* before `left` */
+		return leave(lane, skb->len, STOP_LOST);
+	}
 	if (lane->stopped) {
 		if (lane->asked || lane->resume_at != lane->left)
 			return leave(lane, skb->len, 0);
