@@ -305,8 +305,10 @@ class GameFarm:
         registry.adopt_servers(cursor, self.proxy)
         homeless, strays = restoring.restore_slots(cursor, self.proxy, slots, now)
         self._bans.forget()
+        found = registry.started_servers(cursor)
 
         def restored() -> None:
+            self._keeper.know(found)
             for session in homeless:
                 self._placement.evict(session, CloseReason.INTERNAL)
             self._placement.give_back(strays)

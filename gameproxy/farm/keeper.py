@@ -127,6 +127,10 @@ class ServerKeeper:
         """The servers that are not closed, of all proxies, as far as they are known. May be called in any thread."""
         return [*self._living, *list(self._young.values())]
 
+    def know(self, servers: Sequence[StartedServer]) -> None:
+        """Remember the servers before the first look: the database may be lost sooner."""
+        self._living = servers
+
     def start(self, server: str, game: GameConfig) -> None:
         """Start the game server for which there is a row in state ``starting``."""
         if self._disturbs(KEEPER_LATE_START):

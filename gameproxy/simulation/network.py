@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 RETRANSMIT_FIRST: Final = 200_000
 """Microseconds until what was lost is sent again; twice as many each time after."""
+RETRANSMITS_MOST: Final = 7
+"""How often a segment may be lost, so that none takes longer than half a minute: a player to whom, or of whom, nothing
+comes for longer could be idle through no fault of anybody."""
 SYN_RETRANSMIT_FIRST: Final = 1_000_000
 """The same, for the first packet of a connection."""
 SYN_RETRIES: Final = 6
@@ -84,7 +87,7 @@ class Link:
         delay = self.delay()
         if loss := self._loss:
             again = RETRANSMIT_FIRST
-            while self.draw(1000) < loss:
+            while again < RETRANSMIT_FIRST << RETRANSMITS_MOST and self.draw(1000) < loss:
                 delay += again
                 again *= 2
         return delay

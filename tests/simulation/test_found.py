@@ -74,6 +74,15 @@ IMPOSTOR_WITHOUT_DATABASE = Run(
 )
 """What passes for a game server finds no database in which to say that it is ready: that was taken for the proxy's
 fault."""
+DELETED_BEFORE_THE_FIRST_LOOK = Run(
+    seed=8480,
+    scenario="reconnect-storm",
+    clients=1,
+    frames_max=0,
+    faults=(Fault(5, 468871, "impostor"), Fault(7, 6030465, "database-deleted")),
+)
+"""The database is deleted when a proxy has just started, and has not yet looked which game servers there are: one that
+never gets ready went on without a row."""
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,7 @@ fault."""
         NEVER_RECORDED,
         HALF_A_BUFFER,
         IMPOSTOR_WITHOUT_DATABASE,
+        DELETED_BEFORE_THE_FIRST_LOOK,
     ],
     ids=lambda run: f"seed-{run.seed}",
 )

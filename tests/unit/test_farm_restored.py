@@ -67,6 +67,21 @@ class RestoredTests(ReplacingTestCase):
         self.assertEqual(world.counts(world.starter.started[0])[1], 2)
         self.assertEqual(len(world.sql("SELECT 1 FROM proxies")), 2)
 
+    def test_deleted_before_the_first_look(self) -> None:
+        """A proxy that has taken over a dead one's game server knows it, though the database is deleted at once."""
+        world = self.world()
+        starter = world.proxy()
+        world.client(starter)
+        [server] = world.starter.started
+        world.reactor.pass_time(1.0, 0.25)
+        world.kill(starter)
+        heir = world.proxy()
+        world.reactor.settle()
+        self.delete(world)
+        heir.check_address("192.0.2.1")  # so that it notices
+        world.reactor.pass_time(3.0, 0.25)
+        self.assertEqual(world.sql("SELECT id, proxy FROM game_servers"), [(server, heir.proxy)])
+
     def test_backup_with_ended_sessions(self) -> None:
         """Slots that a backup brings back, of sessions that are over, are given back."""
         world = self.world(listed("a", capacity=3))

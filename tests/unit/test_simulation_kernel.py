@@ -8,7 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gameproxy.simulation.chance import entropy, stream
 from gameproxy.simulation.kernel import EPOCH, Kernel, Livelock
-from gameproxy.simulation.network import SYN_LOST, SYN_REFUSED, SYN_RETRANSMIT_FIRST, SYN_RETRIES
+from gameproxy.simulation.network import (
+    SYN_LOST,
+    SYN_REFUSED,
+    SYN_RETRANSMIT_FIRST,
+    SYN_RETRIES,
+    Conditions,
+    Link,
+)
 from gameproxy.simulation.reactor import SimReactor
 from gameproxy.simulation.sockets import SimSocket
 from gameproxy.simulation.trace import Trace
@@ -29,6 +36,13 @@ class ChanceTests(SynchronousTestCase):
     def test_known_value(self) -> None:
         """What was drawn on one Python is drawn on all: the value of the first release stays."""
         self.assertEqual(entropy(42, "golden")(8).hex(), "3fd28586eb5958b0")
+
+
+class LinkTests(SynchronousTestCase):
+    def test_lost_for_half_a_minute_at_most(self) -> None:
+        """A segment arrives in the end, however much is lost."""
+        link = Link(stream(1, "link"), Conditions(loss=1000), loopback=False)
+        self.assertEqual(link.delay_of_segment() // 100_000, 254)
 
 
 class TraceTests(SynchronousTestCase):
