@@ -40,6 +40,7 @@ def set_back(connection: socket.socket, size: int) -> socket.socket:
     end = time.monotonic() + _LONGEST_WAIT
     while _unsent(connection):
         assert time.monotonic() < end, "what was sent does not arrive"
+        time.sleep(0.001)
     tcp = socket.IPPROTO_TCP
     connection.setsockopt(tcp, _REPAIR, _ON)
     numbers = {}

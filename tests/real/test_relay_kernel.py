@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from ctypes import addressof, create_string_buffer
 from functools import partial
-from socket import MSG_MORE, SHUT_WR
-from time import process_time
+from socket import MSG_MORE, SHUT_WR, SOL_SOCKET
+from time import monotonic, process_time, sleep
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from gameproxy.relay import (
     choice,
 )
 from gameproxy.relay.kernel_plane import FIRST_PAUSE, LONGEST_PAUSE
-from gameproxy.relay.sockmap import Unavailable, load
+from gameproxy.relay.sockmap import Unavailable, load, tcp
 from tests.real.relay_peers import (
     BOTH,
     CHAT,
@@ -47,6 +49,7 @@ from tests.real.relay_peers import (
 from tests.real.test_relay_conformance import exchange
 
 AFTER = 2.0
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 
 
 async def comes_to(session: Session, plane: str) -> None:
@@ -298,6 +301,34 @@ async def test_last_words_and_an_end_at_once(plane: object, kind: type[KernelPla
         assert last_close(session.server) == (1, "left")
     kernel.close()
     epoll.close()
+
+
+def lose(connection: Any, what_comes: bool) -> None:
+    """Have the kernel throw away what comes to a socket, or no more (socket(7))."""
+    everything = create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("H6xQ", 1, addressof(everything))
+    name = SO_ATTACH_FILTER if what_comes else SO_DETACH_FILTER
+    connection.setsockopt(SOL_SOCKET, name, program)
+
+
+@limited
+async def test_last_words_that_come_again_with_the_end() -> None:
+    """A CLOSE is heard of which TCP believes that it was lost, and which it repeats in one segment with the end."""
+    async with relaying("sockmap") as session:
+        session.client.send(GAME)
+        await reaches(lambda: session.server.size, len(GAME))
+        client, ours = (s.transport.getHandle() for s in (session.client, session.relay._client))
+        lose(client, True)
+        session.client.send_now(CLOSE)  # the acknowledgement is lost
+        lose(ours, True)
+        client.shutdown(SHUT_WR)  # and so is the end, also when TCP tries that alone
+        sleep(0.05)
+        for connection in (client, ours):
+            lose(connection, False)
+        until = monotonic() + 10
+        while not tcp.received(ours).ended:  # before the proxy reads
+            assert monotonic() < until
+        assert (await session.outcome).reason is CloseReason.LEFT
 
 
 @limited

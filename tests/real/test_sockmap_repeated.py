@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 
 import pytest
 
@@ -60,6 +61,25 @@ def test_before_what_is_left(plane: SockmapPlane, size: int) -> None:
         assert one.to_server.size == len(first) + len(second) + len(GAME)
 
 
+@pytest.mark.parametrize("more", [b"", GAME])
+@pytest.mark.parametrize("is_ours", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_before_the_end(plane: SockmapPlane, size: int, is_ours: bool, more: bytes) -> None:
+    """A stream's end that comes in one segment with a repetition is the end, and nothing is lost."""
+    first = told(1, 40_000)
+    with session(plane) as one:
+        one.client.sendall(first)
+        one.expect(one.server, first)
+        if is_ours:
+            one.to_server.stop()
+        one.client = set_back(one.client, size)
+        one.client.sendall(first[len(first) - size :] + more, socket.MSG_MORE)
+        one.client.shutdown(socket.SHUT_WR)
+        one.expect(one.server, more)
+        one.expect_end(one.server)
+        assert one.to_server.size == len(first) + len(more)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_of_what_user_space_has_read(plane: SockmapPlane, size: int) -> None:
     """What was read before a session is handed over does not come again."""
@@ -104,7 +124,9 @@ def test_what_does_not_come_next(plane: SockmapPlane) -> None:
         with pytest.raises(ConnectionAbortedError):
             lane.read(99)
         assert not lane.resume()
-        one.client.sendall(GAME)
+        for _ in range(3):
+            one.client.sendall(GAME)
+        assert plane._ring.take() == []  # it was told once
         one.expect_nothing(one.server)
         with pytest.raises(ConnectionAbortedError):
             lane.recv_into(memoryview(bytearray(99)))

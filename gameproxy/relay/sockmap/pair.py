@@ -234,7 +234,7 @@ class Lane:
         """
         if not self.ours or not self._is_taken:
             return not self.ours
-        if self.is_lost or self.unread or not self.scanner.holds_nothing or not self.is_drained():
+        if self.unread or not self.scanner.holds_nothing or not self.is_drained():
             return False
         # From here on, what the sink's TCP takes comes from the kernel.
         written = tcp.written(self.sink)

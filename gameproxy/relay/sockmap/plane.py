@@ -92,7 +92,7 @@ class SockmapPlane:
         if not self._free:
             raise NotTaken("the kernel's maps are full")
         for way in (client, server):
-            # A buffer that was read in part would be given to the program as a whole.
+            # What has come and was not scanned would not be the scanner's any more.
             if tcp.waiting(way.source):
                 raise NotTaken("there is something to be read")
             if not way.scanner.holds_nothing:

@@ -2,9 +2,10 @@
  *
  * The program is run for whatever arrives at a socket in `sources`, under that socket's lock. It looks at the frames
  * that begin there, and sends the whole buffer on to the other socket of the pair, or leaves the whole buffer to the
- * socket's own reader: it never divides one. Once it has left something it leaves all that follows, until user space
- * lets it go on. So what it sent on and what it left meet at one byte of the stream, and `remaining` is the state of
- * the parser there. Whoever reads the rest judges it: of a frame that may not pass, no byte has been sent on.
+ * socket's own reader: it never divides one, but for a beginning that TCP repeats, which it cuts off. Once it has left
+ * something it leaves all that follows, until user space lets it go on. So what it sent on and what it left meet at one
+ * byte of the stream, and `remaining` is the state of the parser there. Whoever reads the rest judges it: of a frame that
+ * may not pass, no byte has been sent on.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -291,9 +292,9 @@ static long cut(__u32 index, struct cutting *cutting)
 	return 0;
 }
 
-/* Cuts off what has come before: TCP keeps a buffer as a whole of which the beginning is a repetition, and Linux passes
- * over that only for those who read the socket, not for a program (tcp_read_skb). Returns whether the buffer is then
- * what comes next. */
+/* Cuts off what has come before: TCP keeps a buffer as a whole of which the beginning is a repetition, or all but the end
+ * of the stream behind it, and Linux passes over that only for those who read the socket, not for a program
+ * (tcp_read_skb). Returns whether what is left, if anything, is what comes next. */
 static __always_inline int cut_repeated(struct __sk_buff *skb, struct lane *lane)
 {
 	if (!lane->has_begun) { /* all that came before has been read */
@@ -305,12 +306,10 @@ static __always_inline int cut_repeated(struct __sk_buff *skb, struct lane *lane
 		lane->has_begun = 1;
 	}
 	__u32 repeated = lane->next - skb->cb[0]; /* struct tcp_skb_cb begins with the first byte's sequence number */
-	if (repeated >= skb->len)
+	if (repeated > skb->len)
 		return 0;
 	if (repeated) {
 		struct cutting cutting = { .skb = skb, .rest = repeated };
-		if (bpf_skb_pull_data(skb, repeated))
-			return 0;
 		bpf_loop(CUTS_MOST, cut, &cutting, 0);
 		if (cutting.failed || cutting.rest)
 			return 0;
@@ -334,10 +333,14 @@ int relay(struct __sk_buff *skb)
 	if (!lane)
 		return SK_PASS;
 
+	if (lane->lost)
+		return leave(lane, skb->len, 0);
 	if (!cut_repeated(skb, lane)) {
 		lane->lost = 1; /* before `left` */
 		return leave(lane, skb->len, STOP_LOST);
 	}
+	if (!skb->len)
+		return SK_DROP;
 	if (lane->stopped) {
 		if (lane->asked || lane->resume_at != lane->left)
 			return leave(lane, skb->len, 0);
