@@ -225,7 +225,11 @@ class DirectEnd:
         try:
             self._plane.join(self)
         except OSError:
-            self.hand_back()
+            self.find_no_room()
+
+    def find_no_room(self) -> None:
+        """The system has no room to watch it on the plane."""
+        self.hand_back()
 
     def hand_back(self) -> None:
         """Have Twisted's transport read again, and see by itself how the stream ends."""

@@ -270,6 +270,12 @@ class KernelEnd(DirectEnd):
         else:
             super().hand_back()
 
+    def find_no_room(self) -> None:
+        if self.kernel is None:
+            self.hand_back()
+        else:
+            self.abort()  # Twisted's transport does not know what the program has left, nor of a stream that is lost
+
     def stop(self) -> None:
         """Read no more, neither here nor there."""
         self._is_over = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from ctypes import addressof, create_string_buffer
+from errno import ENOSPC
 from functools import partial
 from socket import MSG_MORE, SHUT_WR, SOL_SOCKET
 from time import monotonic, process_time, sleep
@@ -367,6 +368,29 @@ async def test_a_stream_that_the_kernel_has_lost() -> None:
         assert session.server.received.startswith(GAME)
         assert last_close(session.server) == (1, "client_lost")
         assert session.relay.traffic.client_frames == 1
+
+
+@pytest.mark.parametrize("was_in_kernel", [False, True])
+@limited
+async def test_no_room_to_watch(monkeypatch: pytest.MonkeyPatch, was_in_kernel: bool) -> None:
+    """When the system has no room to watch a socket, Twisted's transport reads it; unless it has been in the kernel:
+    nobody but its lane knows what the program has left."""
+
+    def fails(plane: EpollPlane, end: object) -> None:
+        raise OSError(ENOSPC, "no room")
+
+    plane = "sockmap" if was_in_kernel else "transport"
+    with monkeypatch.context() as patch, on("sockmap", 0.0) as make:
+        if not was_in_kernel:
+            patch.setattr(EpollPlane, "join", fails)
+        async with relaying(plane, make=make) as session:
+            patch.setattr(EpollPlane, "join", fails)
+            session.relay.take_back()
+            if was_in_kernel:
+                assert (await session.outcome).reason is CloseReason.CLIENT_LOST
+            else:
+                session.client.send(GAME)
+                await reaches(lambda: session.server.size, len(GAME))
 
 
 @limited
