@@ -86,10 +86,10 @@ class Link:
         """Microseconds until a segment arrives, with the times that it is lost and sent again."""
         delay = self.delay()
         if loss := self._loss:
-            again = RETRANSMIT_FIRST
-            while again < RETRANSMIT_FIRST << RETRANSMITS_MOST and self.draw(1000) < loss:
-                delay += again
-                again *= 2
+            for losses in range(RETRANSMITS_MOST):
+                if self.draw(1000) >= loss:
+                    break
+                delay += RETRANSMIT_FIRST << losses
         return delay
 
     @property

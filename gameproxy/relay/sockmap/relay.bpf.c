@@ -18,7 +18,7 @@ enum {
 	VARINT_MOST = 10,
 	FRAMES_MOST = 1 << 20, /* frames looked at in one buffer */
 	CUT_MOST = 4095,       /* bytes that bpf_skb_adjust_room takes off at once */
-	CUTS_MOST = 1 << 10,
+	CUTS_MOST = 1 << 10,   /* such cuts of one buffer */
 	RESERVED_BELOW = 0x10,
 	COST_SHIFT = 10, /* costs are in 1/1024 ns */
 };
